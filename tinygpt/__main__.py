@@ -1,0 +1,5 @@
+"""`python -m tinygpt`, also under torchrun."""
+
+from tinygpt.cli import main
+
+main()

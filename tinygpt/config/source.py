@@ -1,0 +1,64 @@
+"""What `data.source` can say, and which of the four kinds a spelling is."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class BuiltinSource:
+    """`builtin` or `builtin@SEED`: the stories that tinygpt writes itself."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """`org/name` or `org/name@revision`: a data set of the Hugging Face hub."""
+
+    repo: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file, a folder or a glob pattern."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class StdinSource:
+    """`-`: one text stream from standard input."""
+
+
+Source = BuiltinSource | HubSource | FileSource | StdinSource
+
+
+def parse_source(spelling: str, base: Path | None = None) -> Source:
+    """Decide what a spelling of `data.source` means.
+
+    A known suffix, a leading `.`, `~` or `/`, a glob character or an existing path makes it a file; what is left and looks like
+    `org/name` is a data set of the hub.
+
+    Args:
+        spelling: the value of `data.source`.
+        base: the folder that relative paths start from; None for the working directory.
+    """
+    if spelling == "-":
+        return StdinSource()
+    if match := re.fullmatch(r"builtin(?:@(\d{1,18}))?", spelling):
+        return BuiltinSource(seed=int(match[1] or 0))
+    path = Path(spelling).expanduser()
+    full = path if base is None else base / path
+    names_a_file = spelling.removesuffix(".gz").lower().endswith(TEXT_SUFFIXES) or spelling.endswith(".gz")
+    if names_a_file or spelling[:1] in ("", ".", "~", "/", "\\") or path.is_absolute() or _GLOB.search(spelling) or full.exists():
+        return FileSource(str(full))
+    if _HUB_ID.fullmatch(spelling):
+        repo, _, revision = spelling.partition("@")
+        return HubSource(repo, revision or None)
+    return FileSource(str(full))
