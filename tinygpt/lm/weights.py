@@ -1,0 +1,122 @@
+"""Weights and the model's configuration as bytes, and back. Safetensors only: no pickle, nothing that could run code.
+
+Reading gives numpy arrays and needs no torch; only `read_model` does.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from tinygpt.config import ModelConfig
+from tinygpt.errors import CorruptArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinygpt.lm.model import GPT
+
+MAX_HEADER = 1 << 20  # bytes
+Array = np.ndarray[Any, np.dtype[Any]]
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+
+
+def dump(tensors: "Mapping[str, Tensor]", metadata: str | None = None) -> bytes:
+    """Tensors as safetensors, in a byte order that depends on nothing but the tensors.
+
+    Args:
+        tensors: named tensors that share no memory.
+        metadata: one text; more than one key would be written in random order.
+    """
+    import safetensors.torch
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, {"tinygpt": metadata} if metadata is not None else None)
+
+
+def model_tensors(model: "GPT") -> "dict[str, Tensor]":
+    """The parameters by name, tied ones once."""
+    return dict(model.named_parameters())
+
+
+def read_arrays(data: bytes) -> dict[str, Array]:
+    """The tensors of a safetensors file as numpy arrays (views of `data`, read-only).
+
+    Raises:
+        CorruptArtifactError: the header is malformed, too large, or does not describe exactly these bytes.
+    """
+    try:
+        return _parse(data)
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise CorruptArtifactError(f"not a safetensors file that tinygpt can read: {error}") from error
+
+
+def _parse(data: bytes) -> dict[str, Array]:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
+        raise ValueError(f"header of {size} bytes in a file of {len(data)}")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    body = memoryview(data)[8 + size :]
+    arrays, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, (start, stop) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        if start != end or any(type(n) is not int or n < 0 for n in shape) or stop - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"tensor `{name}` {shape} does not fit bytes {start} to {stop}")
+        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        end = stop
+    if end != len(body):
+        raise ValueError(f"{len(body) - end} bytes belong to no tensor")
+    return arrays
+
+
+def read_config(config_json: bytes) -> tuple[ModelConfig, int]:
+    """The shape of the model and V from a config.json.
+
+    Raises:
+        CorruptArtifactError: it is not one.
+    """
+    try:
+        content = json.loads(config_json)
+        vocab_size = content["vocab_size"]
+        if type(vocab_size) is not int or vocab_size < 1:
+            raise ValueError(f"vocab_size = {vocab_size}")
+        return ModelConfig.model_validate(content["model"]), vocab_size
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise CorruptArtifactError(f"not a model's config.json: {error}") from error
+
+
+def read_model(config_json: bytes, weights: bytes) -> "GPT":
+    """The model with its weights, on the CPU in fp32.
+
+    Raises:
+        CorruptArtifactError: names or shapes differ from those the configuration gives, or a weight is not finite.
+    """
+    from tinygpt.lm.model import GPT
+
+    model = GPT(*read_config(config_json))
+    load_into(model_tensors(model), read_arrays(weights))
+    return model
+
+
+def load_into(tensors: "Mapping[str, Tensor]", arrays: Mapping[str, Array]) -> None:
+    """Copy arrays into the tensors of the same names.
+
+    Raises:
+        CorruptArtifactError: names or shapes differ, or a value is not finite.
+    """
+    import torch
+
+    if tensors.keys() != arrays.keys():
+        odd = sorted(tensors.keys() ^ arrays.keys())
+        raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != arrays[name].shape:
+            raise CorruptArtifactError(f"`{name}` has shape {arrays[name].shape}, the model needs {tuple(tensor.shape)}")
+        if not np.isfinite(arrays[name]).all():
+            raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(arrays[name].copy()))
