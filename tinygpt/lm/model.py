@@ -91,10 +91,11 @@ class Block(nn.Module):
         """(B, T, C) -> (B, T, C)."""
         if self.pre_norm:  # GPT-2: the residual stream itself is never normalised
             x = x + self.attention(self.norm_1(x), noise, explicit=explicit)
-            return x + self.mlp(self.norm_2(x), noise)
-        x = self.norm_1(x + self.attention(x, noise, explicit=explicit))
-        y: Tensor = self.norm_2(x + self.mlp(x, noise))
-        return y
+            x = x + self.mlp(self.norm_2(x), noise)
+        else:
+            x = self.norm_1(x + self.attention(x, noise, explicit=explicit))
+            x = self.norm_2(x + self.mlp(x, noise))
+        return x
 
 
 class GPT(nn.Module):

@@ -1,0 +1,94 @@
+"""Cross-entropy of the next token: the textbook form, and one that never holds all logits.
+
+With V = 8,000 the logits of 4,096 tokens and their gradient are 66 M numbers, more than all else in a small model together.
+The fused form makes them a few rows at a time, takes loss and gradient from each piece while it is in the cache, and keeps
+only the gradients of its inputs: the same mathematics in less time and memory (cf. Hsu et al. 2024, Liger Kernel;
+Wijmans et al. 2024, Cut Your Losses in Large-Vocabulary Language Models).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinygpt.lm.model import GPT
+from tinygpt.lm.noise import Noise
+
+LossFunction = Callable[[GPT, Tensor, Tensor, Noise | None], Tensor]
+
+CHUNK_BYTES = 8 << 20  # of logits held at a time; see docs/performance.md
+
+
+def plain_loss(model: GPT, token_ids: Tensor, targets: Tensor, noise: Noise | None = None) -> Tensor:
+    """Mean cross-entropy in nats per token, as one would write it on a blackboard.
+
+    Args:
+        model: predicts the next token.
+        token_ids: (B, T).
+        targets: the token that follows each, (B, T).
+        noise: where dropout masks come from; None for no dropout.
+    Returns:
+        A scalar.
+    """
+    logits = model(token_ids, noise)  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def fused_loss(model: GPT, token_ids: Tensor, targets: Tensor, noise: Noise | None = None) -> Tensor:
+    """The same number as plain_loss, in less time and memory."""
+    hidden = model.hidden(token_ids, noise)  # (B, T, C)
+    return linear_cross_entropy(hidden.flatten(0, 1), model.unembed.weight, targets.flatten())
+
+
+LOSSES: dict[str, LossFunction] = {"plain": plain_loss, "fused": fused_loss}
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of softmax(hidden @ weight.T), without ever holding (N, V).
+
+    Args:
+        hidden: (N, C).
+        weight: (V, C).
+        targets: (N,) int64.
+    Returns:
+        A scalar in fp32 (float64 for float64 inputs), whose gradient is right to the precision of the products: those of the
+        surrounding autocast region, else of `hidden`.
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Gradients are made in forward, where the probabilities are at hand; backward only scales them."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        x, w = hidden.to(dtype), weight.to(dtype)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
+        losses = torch.empty(len(x), dtype=exact, device=x.device)
+        rows = max(1, CHUNK_BYTES // (len(w) * 4))
+        for start in range(0, len(x), rows):
+            part = slice(start, start + rows)
+            logits = (x[part] @ w.T).to(exact)  # (rows, V)
+            log_sum = logits.logsumexp(dim=-1, keepdim=True)
+            at_target = targets[part].unsqueeze(1)
+            losses[part] = (log_sum - logits.gather(1, at_target)).squeeze(1)
+            probabilities = logits.sub_(log_sum).exp_()
+            probabilities.scatter_add_(1, at_target, -torch.ones_like(log_sum))  # d loss / d logits = softmax - one-hot
+            grad_logits = probabilities.to(dtype)
+            torch.mm(grad_logits, w, out=grad_x[part])
+            grad_w += grad_logits.T @ x[part]
+        ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_x, grad_w = ctx.saved_tensors
+        dtype_x, dtype_w = ctx.dtypes
+        return grad_x.to(dtype_x).mul_(grad_loss), grad_w.to(dtype_w).mul_(grad_loss), None

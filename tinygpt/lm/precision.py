@@ -1,0 +1,47 @@
+"""Where to compute and in what arithmetic: fixed rules on the machine's capabilities, never a measurement."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tinygpt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of the matrix products, and why."""
+
+    name: str
+    reason: str
+
+
+def choose_device(requested: str) -> torch.device:
+    """The device of `runtime.device`; "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: the requested one is not there.
+    """
+    available = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True))
+        if there
+    ]
+    if requested not in ("auto", *available):
+        raise ConfigError(f"`runtime.device` = {requested} is not there; this machine has {', '.join(available)}", "use `auto`")
+    return torch.device(available[0] if requested == "auto" else requested)
+
+
+def choose_precision(requested: str, device: torch.device) -> Precision:
+    """The arithmetic of `train.precision`; "auto" takes bf16 where the hardware multiplies it."""
+    if requested != "auto":
+        return Precision(requested, "as asked for")
+    if device.type == "cuda":
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision("bf16", "this GPU multiplies bf16") if there else Precision("fp32", "this GPU does not multiply bf16")
+    if device.type == "cpu":
+        found = {"amx": torch.cpu._is_amx_tile_supported(), "avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
+        units = [name for name, there in found.items() if there]
+        if units and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # else switched off by ATEN_CPU_CAPABILITY
+            return Precision("bf16", f"this CPU has {units[0]}")
+        return Precision("fp32", "this CPU has no bf16 unit")
+    return Precision("fp32", f"the rule for {device.type}")

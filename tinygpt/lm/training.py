@@ -1,0 +1,148 @@
+"""Training: take a batch, measure the loss, follow the gradient, again.
+
+What a step does is a function of (seed, step) and the weights alone: its batch, its learning rate and its dropout masks
+are computed from the step's number. So there is no loader position, no scheduler object and no random state to save, and
+a run that was stopped anywhere continues exactly.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tinygpt.config import TrainConfig
+from tinygpt.errors import DivergedError
+from tinygpt.lm.dataset import Batches
+from tinygpt.lm.loss import LOSSES
+from tinygpt.lm.model import GPT
+from tinygpt.lm.noise import Noise
+from tinygpt.lm.optim import build_optimizers, lr_scale, set_learning_rate
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did.
+
+    Args:
+        step: optimizer steps taken, this one included.
+        loss: mean cross-entropy of the global batch before the update, nats per token.
+        grad_norm: 2-norm of the whole gradient before clipping.
+        learning_rate: of the first parameter group.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+@dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Args:
+        model: on the device where it trains, weights in fp32.
+        optimizers: see build_optimizers.
+        step: optimizer steps taken so far.
+        precision: "fp32", or "bf16" for matrix products in bf16 (Micikevicius et al. 2018; Kalamkar et al. 2019).
+    """
+
+    model: GPT
+    optimizers: list[Optimizer]
+    step: int = 0
+    precision: str = "fp32"
+    parameters: dict[str, torch.nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = dict(self.model.named_parameters())
+
+    @classmethod
+    def start(cls, model: GPT, config: TrainConfig, precision: str) -> "TrainState":
+        """The state before the first step."""
+        return cls(model, build_optimizers(model, config), precision=precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.token_embedding.weight.device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The region in which matrix products have `precision`."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+
+def train(state: TrainState, batches: Batches, config: TrainConfig) -> Iterator[StepRecord]:
+    """Take the steps that are left, one for each record.
+
+    The caller may stop between two records, save `state` and come back later.
+
+    Args:
+        state: changed in place.
+        batches: what the sequences of each step are.
+        config: the recipe.
+    Raises:
+        DivergedError: the loss or the gradient is not finite; raised before the weights change.
+    """
+    while state.step < config.max_steps:
+        yield train_step(state, batches, config)
+
+
+def train_step(state: TrainState, batches: Batches, config: TrainConfig) -> StepRecord:
+    """Take one optimizer step over batch_size x grad_accum_steps sequences; see train."""
+    step = state.step + 1
+    offsets = batches.offsets(state.step, config.batch_size * config.grad_accum_steps)
+    loss = torch.zeros((), device=state.device)
+    for first in range(0, len(offsets), config.batch_size):
+        inputs, targets = (
+            torch.from_numpy(a).to(state.device) for a in batches.windows(offsets[first : first + config.batch_size])
+        )
+        noise = Noise(config.seed, step, torch.arange(first, first + len(inputs), device=state.device))
+        with state.autocast():
+            micro_loss = LOSSES[config.loss](state.model, inputs, targets, noise) / config.grad_accum_steps
+        micro_loss.backward()  # type: ignore[no-untyped-call]
+        loss += micro_loss.detach()
+
+    norm = torch.nn.utils.get_total_norm([p.grad for p in state.parameters.values() if p.grad is not None])
+    record = StepRecord(step, loss.item(), norm.item(), config.learning_rate * lr_scale(step, config))
+    if not (math.isfinite(record.loss) and math.isfinite(record.grad_norm)):
+        raise diverged(record, state.parameters)
+    if config.grad_clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), config.grad_clip, norm)
+    set_learning_rate(state.optimizers, lr_scale(step, config))
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    state.step = step
+    return record
+
+
+def diverged(record: StepRecord, parameters: dict[str, torch.nn.Parameter]) -> DivergedError:
+    """The error of a step whose loss or gradient is not finite, naming the first tensor concerned."""
+    bad = [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+    what = "loss" if not math.isfinite(record.loss) else "gradient"
+    where = f", first in the gradient of `{bad[0]}`" if bad else ""
+    return DivergedError(
+        f"training diverged at step {record.step}: the {what} is not finite (loss {record.loss}, norm {record.grad_norm}){where}",
+        hint="lower `train.learning_rate`, lengthen the warm-up, or set `train.grad_clip` = 1.0; the last checkpoint is intact",
+    )
+
+
+def snapshot_steps(max_steps: int, count: int) -> list[int]:
+    """Up to `count` steps from 1 to max_steps, evenly spaced in log(step)."""
+    if count < 2:
+        return [max_steps][:count]
+    return sorted({round(max_steps ** (i / (count - 1))) for i in range(count)})
+
+
+def is_evaluation_step(step: int, config: TrainConfig) -> bool:
+    """Whether the validation loss is measured after this step: 1, 10, 100, every `eval_every`, and the last."""
+    return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0
+
+
+def copy_parameters(model: GPT) -> dict[str, Tensor]:
+    """The weights as they are now, on the CPU."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
