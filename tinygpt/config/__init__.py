@@ -1,5 +1,8 @@
 """The configuration: frozen tables, where their values come from, and how they are written."""
 
+from tinygpt.config.files import PRESETS
+from tinygpt.config.load import LoadedConfig, find_config, load_config, store_root
+from tinygpt.config.render import render_init, render_json, render_toml, render_yaml
 from tinygpt.config.source import BuiltinSource, FileSource, HubSource, Source, StdinSource, parse_source
 from tinygpt.config.tables import (
     MAX_VOCAB_SIZE,
@@ -17,6 +20,7 @@ from tinygpt.config.tables import (
 
 __all__ = [
     "MAX_VOCAB_SIZE",
+    "PRESETS",
     "BuiltinSource",
     "Config",
     "DataConfig",
@@ -24,6 +28,7 @@ __all__ = [
     "EvalConfig",
     "FileSource",
     "HubSource",
+    "LoadedConfig",
     "ModelConfig",
     "PlotConfig",
     "RuntimeConfig",
@@ -32,5 +37,12 @@ __all__ = [
     "StdinSource",
     "TokenizerConfig",
     "TrainConfig",
+    "find_config",
+    "load_config",
     "parse_source",
+    "render_init",
+    "render_json",
+    "render_toml",
+    "render_yaml",
+    "store_root",
 ]

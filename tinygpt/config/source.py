@@ -1,8 +1,11 @@
 """What `data.source` can say, and which of the four kinds a spelling is."""
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from tinygpt.errors import ConfigError
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -48,17 +51,28 @@ def parse_source(spelling: str, base: Path | None = None) -> Source:
     Args:
         spelling: the value of `data.source`.
         base: the folder that relative paths start from; None for the working directory.
+
+    Raises:
+        ConfigError: no path can be made of it.
     """
     if spelling == "-":
         return StdinSource()
     if match := re.fullmatch(r"builtin(?:@(\d{1,18}))?", spelling):
         return BuiltinSource(seed=int(match[1] or 0))
-    path = Path(spelling).expanduser()
-    full = path if base is None else base / path
+    try:
+        path = Path(spelling).expanduser()
+        full = path if base is None else base / path
+        exists = full.exists()
+    except (RuntimeError, OSError) as error:  # no such user's home; a name longer than the system takes
+        reason = error.strerror if isinstance(error, OSError) else "no such user"
+        raise ConfigError(f"`data.source` = {spelling[:60]!r} is not a path: {reason}") from error
+    pattern = full
+    if _GLOB.search(spelling) and not exists and base is not None and not path.is_absolute():
+        pattern = Path(glob.escape(str(base))) / path  # only what the user wrote is a pattern
     names_a_file = spelling.removesuffix(".gz").lower().endswith(TEXT_SUFFIXES) or spelling.endswith(".gz")
-    if names_a_file or spelling[:1] in ("", ".", "~", "/", "\\") or path.is_absolute() or _GLOB.search(spelling) or full.exists():
-        return FileSource(str(full))
+    if names_a_file or spelling[:1] in ("", ".", "~", "/", "\\") or path.is_absolute() or _GLOB.search(spelling) or exists:
+        return FileSource(str(pattern))
     if _HUB_ID.fullmatch(spelling):
         repo, _, revision = spelling.partition("@")
         return HubSource(repo, revision or None)
-    return FileSource(str(full))
+    return FileSource(str(pattern))

@@ -3,7 +3,7 @@
 Every key is described once, here: the README's tables, `tinygpt init` and `tinygpt config show` are made from these fields.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,9 +13,21 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Table(BaseModel):
-    """A frozen table that refuses keys it does not know, infinities and booleans given as numbers."""
+    """A frozen table that refuses keys it does not know, infinities, and a value of another type (`true` or `"16"` for a number).
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    The word "none" is None wherever a key may be None, because TOML has no null.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_a_word(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        optional = {key for key in values if key in fields and type(None) in get_args(fields[key].annotation)}
+        return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 
 class DataConfig(Table):
@@ -24,7 +36,7 @@ class DataConfig(Table):
     source: str = Field(
         "roneneldan/TinyStories",
         min_length=1,
-        description='data set of the hub (`org/name[@revision]`), file, folder, glob, "-" for standard input, or "builtin[@SEED]"',
+        description="hub data set (`org/name[@revision]`), file, folder, glob, `-` for standard input, or `builtin[@SEED]`",
     )
     split: str = Field("train", min_length=1, description="split of a hub data set; other sources have only one")
     text_field: str = Field("text", min_length=1, description="column or JSON field that holds the story")
@@ -35,7 +47,9 @@ class DataConfig(Table):
 class TokenizerConfig(Table):
     """Byte-level BPE (Radford et al. 2019, §2.2), trained on the train split only."""
 
-    vocab_size: int = Field(8_000, ge=257, le=MAX_VOCAB_SIZE, description="entries: 256 bytes, the end-of-story token, the merges")
+    vocab_size: int = Field(
+        8_000, ge=257, le=MAX_VOCAB_SIZE, description="entries: 256 bytes, the end-of-story token, the merges"
+    )
     min_frequency: int = Field(2, ge=1, description="times a pair must occur to be merged")
 
 
@@ -64,7 +78,9 @@ class ModelConfig(Table):
         if self.d_model % self.n_heads:
             lower = self.d_model // self.n_heads * self.n_heads
             nearest = f"{lower} or {lower + self.n_heads}" if lower else str(self.n_heads)
-            raise ValueError(f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {nearest}")
+            raise ValueError(
+                f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {nearest}"
+            )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"`model.d_model` = {self.d_model} must be even with sinusoidal positions")
         return self
@@ -88,7 +104,9 @@ class TrainConfig(Table):
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay of the rate after warm-up")
     warmup_steps: int | None = Field(500, gt=0, description='linear warm-up in steps; "none" for none')
     warmup_fraction: Fraction | None = Field(None, description="linear warm-up as a share of max_steps, instead of warmup_steps")
-    decay_fraction: float = Field(1.0, gt=0, le=1, description="share of the steps after warm-up over which the rate decays, at the end")
+    decay_fraction: float = Field(
+        1.0, gt=0, le=1, description="share of the steps after warm-up over which the rate decays, at the end"
+    )
     final_lr_fraction: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
     eval_every: int = Field(500, gt=0, description="steps between evaluations, beside steps 1, 10, 100 and the last")
     snapshots: int = Field(16, ge=0, le=1_000, description="weight snapshots kept, spaced evenly in log(step); 0 for none")
@@ -122,11 +140,19 @@ class SampleConfig(Table):
     prompt: str | None = Field(None, description='beginning of the story; "none" lets the model begin')
     temperature: float = Field(0.8, ge=0, le=100, description="divides the logits; 0 always takes the likeliest token")
     top_k: int | None = Field(None, gt=0, description='keep the k likeliest tokens; "none" for all')
-    top_p: float | None = Field(None, gt=0, le=1, description='keep the likeliest tokens up to this probability mass; "none" for all')
-    min_p: float | None = Field(None, gt=0, le=1, description='keep tokens at least this share as likely as the likeliest; "none" for all')
+    top_p: float | None = Field(
+        None, gt=0, le=1, description='keep the likeliest tokens up to this probability mass; "none" for all'
+    )
+    min_p: float | None = Field(
+        None, gt=0, le=1, description='keep tokens at least this share as likely as the likeliest; "none" for all'
+    )
     max_new_tokens: int = Field(256, gt=0, le=100_000, description="longest continuation")
     num_samples: int = Field(1, gt=0, le=10_000, description="stories told")
-    stop: tuple[str, ...] = Field((), description="texts that end a story, beside the end-of-story token")
+    stop: tuple[str, ...] = Field(
+        (),
+        strict=False,  # a list, as TOML and YAML have it, is taken for a tuple
+        description="texts that end a story, beside the end-of-story token",
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description='of the random numbers; "none" draws one and says which')
 
 
