@@ -1,0 +1,275 @@
+"""The stages as records, the key of each, and the one way to run one: lock, find, begin, run, publish.
+
+Never imports the stages themselves: the caller hands in the function to run, which may import torch.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tinygpt.config.tables import Config
+from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
+from tinygpt.hashing import Digest, Key, hash_json
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Manifest, Out, Store
+from tinygpt.store.artifact import Tables
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Args:
+        version: raised when equal inputs should give different bytes.
+        tables: what of the configuration enters the key: whole tables ("train") or single keys ("dataset.val_fraction").
+        inputs: the stages whose artifacts it reads.
+        outside: keys that name something outside the configuration; what it holds stands in the key instead of its name.
+    """
+
+    name: str
+    version: int
+    tables: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("corpus", 1, ("data",), (), outside=("data.source",)),
+        Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
+        Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
+        Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
+        Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
+        Stage("sample", 1, ("sample",), ("train", "tokenize")),
+        Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    )
+}
+
+Outside = Mapping[str, str]
+"""What stands in the keys instead of a spelling: {"data.source": fingerprint, "eval.text": hash}."""
+
+Runner = Callable[[Config, Mapping[str, Artifact], Out, Report], None]
+
+
+def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, dict[str, object]]:
+    """The configuration that enters a stage's key.
+
+    Raises:
+        ValueError: `outside` lacks a value for a key that names something outside the configuration.
+    """
+    values = config.model_dump(mode="json")
+    tables: dict[str, dict[str, object]] = {}
+    for name in stage.tables:
+        table, _, key = name.partition(".")
+        tables.setdefault(table, {}).update({key: values[table][key]} if key else values[table])
+    for name in stage.outside:
+        table, _, key = name.partition(".")
+        if tables[table][key] is not None:
+            if name not in outside:
+                raise ValueError(f"the key of stage {stage.name} needs to know what {name} holds")
+            tables[table][key] = outside[name]
+    return tables
+
+
+def stage_key(stage: Stage, config: Config, inputs: Mapping[str, Digest], outside: Outside) -> Key:
+    """How an artifact is made, as a hash.
+
+    Args:
+        inputs: the digest of each of the stage's inputs, by stage name.
+    """
+    if set(inputs) != set(stage.inputs):
+        raise ValueError(f"stage {stage.name} reads {stage.inputs}, got {tuple(inputs)}")
+    return _key(stage, stage_tables(stage, config, outside), inputs)
+
+
+def _key(stage: Stage, tables: Tables, inputs: Mapping[str, Digest]) -> Key:
+    return Key(hash_json("tinygpt.key", stage.name, stage.version, tables, dict(inputs)))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What running a stage would do.
+
+    Args:
+        key: None while an input is still to be made, because its digest is part of the key.
+        artifact: the cached result, if there is one.
+        why: "cached", or the reason why the stage has to run.
+    """
+
+    stage: Stage
+    key: Key | None
+    artifact: Artifact | None
+    why: str
+
+
+def plan(config: Config, store: Store, outside: Outside, until: str = "plot") -> list[Planned]:
+    """What running all stages up to `until` would do, in their order; changes nothing."""
+    names = list(STAGES)
+    planned: dict[str, Planned] = {}
+    for name in names[: names.index(until) + 1]:
+        stage = STAGES[name]
+        waiting = [source for source in stage.inputs if planned[source].artifact is None]
+        if waiting:
+            planned[name] = Planned(stage, None, None, f"runs after `{waiting[-1]}`")
+        else:
+            planned[name] = _plan_one(stage, config, {n: _there(planned[n]) for n in stage.inputs}, store, outside)
+    return list(planned.values())
+
+
+def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> Planned:
+    key = stage_key(stage, config, _digests(inputs), outside)
+    try:
+        artifact = store.find(stage.name, key)
+    except CorruptArtifactError as error:
+        return Planned(stage, key, None, error.message)
+    return Planned(stage, key, artifact, "cached" if artifact else why(stage, config, inputs, store, outside))
+
+
+def _there(planned: Planned) -> Artifact:
+    assert planned.artifact is not None
+    return planned.artifact
+
+
+def _digests(inputs: Mapping[str, Artifact]) -> dict[str, Digest]:
+    return {name: artifact.digest for name, artifact in inputs.items()}
+
+
+def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> str:
+    """Why no cached result fits: what differs from the newest one, e.g., "train.max_steps 300 -> 600"."""
+    made = store.list(stage.name)
+    if not made:
+        return "not made yet"
+    changes = differences(made[0].manifest, stage_tables(stage, config, outside), _digests(inputs), stage.version)
+    return ", ".join(changes) or "its artifact is gone"
+
+
+def differences(
+    old: Manifest, tables: Tables, inputs: Mapping[str, Digest] | None = None, version: int | None = None
+) -> list[str]:
+    """The configuration keys, inputs and version that differ from a recorded manifest, old -> new."""
+    before, after = _flat(old.tables), _flat(tables)
+    changes = [
+        f"{name} {_short(before.get(name))} -> {_short(after.get(name))}"
+        for name in sorted(before | after)
+        if before.get(name, "") != after.get(name, "")
+    ]
+    for name, digest in (inputs or {}).items():
+        was = old.inputs[name]["digest"] if name in old.inputs else None
+        if was != digest:
+            changes.append(f"input {name} {_short(was and was[:12])} -> {digest[:12]}")
+    if version is not None and version != old.version:
+        changes.append(f"stage version {old.version} -> {version}")
+    return changes
+
+
+def _flat(tables: Tables) -> dict[str, object]:
+    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) -> dict[str, Artifact]:
+    """The artifacts a stage reads, as this configuration makes them.
+
+    Raises:
+        MissingArtifactError: one is not there; the hint is the one command that makes all of them.
+        CorruptArtifactError: one is damaged.
+    """
+    names = list(STAGES)
+    last = max(stage.inputs, key=names.index, default=None)
+    if last is None:
+        return {}
+    found: dict[str, Artifact] = {}
+    for name in names[: names.index(last) + 1]:
+        if all(source in found for source in STAGES[name].inputs):
+            key = stage_key(STAGES[name], config, {source: found[source].digest for source in STAGES[name].inputs}, outside)
+            if artifact := store.find(name, key):
+                found[name] = artifact
+    missing = [name for name in names if name in stage.inputs and name not in found]
+    if missing:
+        raise MissingArtifactError(
+            f"`{stage.name}` reads the result of `{missing[-1]}`, which is not in `{store.root}`",
+            hint=f"run `tinygpt run --until {missing[-1]}`",
+        )
+    return {name: found[name] for name in stage.inputs}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a stage did.
+
+    Args:
+        cached: the artifact was there and nothing ran.
+        reproduced: it was there, was forced to run again, and gave the same bytes.
+    """
+
+    artifact: Artifact
+    cached: bool
+    reproduced: bool = False
+
+
+def execute(
+    stage: Stage,
+    config: Config,
+    inputs: Mapping[str, Artifact],
+    *,
+    store: Store,
+    outside: Outside,
+    runner: Runner,
+    report: Report,
+    force: bool = False,
+    lock_timeout: float | None = None,
+) -> Outcome:
+    """The artifact of a stage: the cached one, or a new one made by `runner`.
+
+    Args:
+        inputs: by stage name; their digests enter the key.
+        force: run even if there is one; equal bytes keep the old artifact, others replace it with a warning.
+        lock_timeout: seconds to wait for another process that makes the same; None for ever.
+    Raises:
+        CorruptArtifactError: the cached one is damaged and `force` is not given.
+        BusyError: the other process did not finish in time.
+    """
+    tables = stage_tables(stage, config, outside)
+    key = _key(stage, tables, _digests(inputs))
+    if not force and (artifact := _cached(store, stage, key)):
+        return Outcome(artifact, cached=True)
+    with store.lock(stage.name, key, timeout=lock_timeout, waiting=report.note):
+        if not force and (artifact := _cached(store, stage, key)):
+            return Outcome(artifact, cached=True)
+        old = _readable(store, stage, key) if force else None
+        began = time.monotonic()
+        out = store.begin(stage.name, key, version=stage.version, tables=tables, inputs=inputs)
+        try:
+            runner(config, inputs, out, report)
+            out.provenance(seconds=round(time.monotonic() - began, 3))
+            new = store.publish(out, stage=stage.name, version=stage.version, key=key, tables=tables, inputs=inputs)
+        finally:
+            out.discard()
+    if old and old.digest != new.digest:
+        file = _first_difference(old, new)
+        report.note(f"`{stage.name}` gave other bytes than before: `{file}` differs; the old artifact is in `.trash/`")
+    return Outcome(new, cached=False, reproduced=old is not None and old.digest == new.digest)
+
+
+def _cached(store: Store, stage: Stage, key: Key) -> Artifact | None:
+    artifact = store.find(stage.name, key)
+    if artifact:
+        artifact.check()
+    return artifact
+
+
+def _readable(store: Store, stage: Stage, key: Key) -> Artifact | None:
+    try:
+        return store.find(stage.name, key)
+    except ArtifactError:
+        return None
+
+
+def _first_difference(old: Artifact, new: Artifact) -> str:
+    before, after = old.manifest.files, new.manifest.files
+    return next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))

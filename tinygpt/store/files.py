@@ -1,0 +1,280 @@
+"""The one seam through which the store changes the disk: every create, write, fsync, rename and unlink is here.
+
+A test may watch the seam: its hook is called before each operation and can record it, fail it, shorten a write or end everything.
+Files are created under fresh names, never opened for overwriting, and are read-only once finished.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypedDict
+
+from tinygpt.errors import StorageError
+
+POSIX = os.name == "posix"
+FILE_MODE, FOLDER_MODE = 0o444, 0o755
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NAME = re.compile(r"(?!.*\.\Z)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_MAX_DEPTH = 8
+
+Kind = Literal["mkdir", "create", "write", "chmod", "fsync", "rename", "fsync folder", "unlink", "rmdir", "lock"]
+
+
+class FileRecord(TypedDict):
+    """What a manifest says of a file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One change of the disk, as a hook sees it just before it happens."""
+
+    kind: Kind
+    path: Path
+    target: Path | None = None
+    data: bytes = b""
+
+
+Hook = Callable[[Operation], int | None]
+"""Called before each operation. It may raise an OSError (the operation fails so) or return how many bytes a write may take."""
+
+_hook: Hook | None = None
+
+
+@contextmanager
+def watched(hook: Hook) -> Iterator[None]:
+    """Let a test see, and spoil, each operation."""
+    global _hook
+    before, _hook = _hook, hook
+    try:
+        yield
+    finally:
+        _hook = before
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file name of a manifest stays inside its folder on every system: plain characters, relative, never climbing."""
+    parts = name.split("/")
+    return len(parts) <= _MAX_DEPTH and all(_NAME.fullmatch(part) for part in parts)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The one sentence for an operating system's refusal, and what to do."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            what, hint = "the disk is full", "free some space, e.g., with `tinygpt artifacts gc`, then repeat the command"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            what, hint = "permission denied", "make the store readable and writable, or choose another one with `--store DIR`"
+        case errno.EFBIG:
+            what, hint = "the file is too large", "raise the limit (`ulimit -f`) or choose another disk with `--store DIR`"
+        case errno.EIO:
+            what, hint = "I/O error", "check the disk (`dmesg`), then repeat the command"
+        case _:
+            what = os.strerror(error.errno).lower() if error.errno else str(error)
+            hint = "choose another store with `--store DIR`"
+    return StorageError(f"cannot use `{path}`: {what}", hint=hint)
+
+
+@contextmanager
+def _operation(kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b"") -> Iterator[int | None]:
+    try:
+        yield _hook(Operation(kind, path, target, bytes(data))) if _hook else None
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+class NewFile(io.RawIOBase):
+    """A file being written under a name that did not exist: hashed as it is written, durable and read-only once finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        self._hash = hashlib.sha256()
+        self._size = 0
+        with _operation("create", path):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, however little the system takes at a time."""
+        view = memoryview(data).cast("B")
+        total = len(view)
+        while view:
+            with _operation("write", self.path, data=view) as limit:
+                written = os.write(self._fd, view[:limit])
+                if not written:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            self._hash.update(view[:written])
+            self._size += written
+            view = view[written:]
+        return total
+
+    def finish(self) -> FileRecord:
+        """Make the bytes durable. An fsync that failed is never repeated: it would claim success for lost pages."""
+        if POSIX:
+            with _operation("chmod", self.path):
+                os.fchmod(self._fd, FILE_MODE)
+        with _operation("fsync", self.path):
+            os.fsync(self._fd)
+            self.close()
+        if not POSIX:
+            with _operation("chmod", self.path):
+                self.path.chmod(FILE_MODE)
+        return {"sha256": self._hash.hexdigest(), "bytes": self._size}
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+        fd, self._fd = self._fd, -1
+        super().close()
+        if fd >= 0:
+            os.close(fd)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
+    """Create `path` with `data`, durable."""
+    with NewFile(path) as file:
+        file.write(data)
+        return file.finish()
+
+
+def replace_file(path: Path, data: bytes) -> FileRecord:
+    """Put `data` at `path` in one step, whatever was there, durable."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        record = write_file(fresh, data)
+        with _operation("rename", fresh, path):
+            fresh.replace(path)
+    except StorageError:
+        discard(fresh)
+        raise
+    fsync_folder(path.parent)
+    return record
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder `path` unless it is there; its parent is synced. A link or a file in its place is an error."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        with _operation("mkdir", path):
+            path.mkdir(exist_ok=True)
+            path.chmod(FOLDER_MODE)
+        fsync_folder(path.parent)
+        return
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if not stat.S_ISDIR(mode):
+        raise StorageError(f"`{path}` is in the way: it is not a folder", hint="move it elsewhere, then repeat the command")
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable; Windows cannot and need not."""
+    if not POSIX:
+        return
+    with _operation("fsync folder", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def rename(path: Path, target: Path) -> None:
+    """Move a file or folder to a name that is free, and make that durable."""
+    with _operation("rename", path, target):
+        path.rename(target)
+    fsync_folder(target.parent)
+    if path.parent != target.parent:
+        fsync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder; links are removed, never followed."""
+    if path.is_dir() and not path.is_symlink():
+        for entry in sorted(path.iterdir()):
+            remove(entry)
+        with _operation("rmdir", path):
+            path.rmdir()
+        return
+    with _operation("unlink", path):
+        if not POSIX:
+            path.chmod(0o600)  # Windows does not remove read-only files
+        path.unlink()
+
+
+def discard(path: Path) -> None:
+    """Remove what an error left unfinished, as far as the disk lets us; the error itself is what matters."""
+    with suppress(StorageError):
+        if os.path.lexists(path):
+            remove(path)
+
+
+def set_aside(path: Path, trash: Path, label: str = "") -> Path:
+    """Move a file or folder into the trash under a name that tells what it was."""
+    make_folder(trash)
+    target = trash / f"{label or path.name}.{secrets.token_hex(6)}"
+    rename(path, target)
+    return target
+
+
+def open_beneath(root: Path, parts: tuple[str, ...]) -> BinaryIO:
+    """Open a regular file for reading; no link is followed at any component below `root`, and a pipe never blocks.
+
+    Raises:
+        OSError: ELOOP for a link, EISDIR for anything that is not a regular file, and what the system says otherwise.
+    """
+    if not POSIX:
+        fd = _open_stepwise(root, parts)
+    else:
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts[:-1]:
+                if stat.S_ISLNK(os.lstat(part, dir_fd=folder).st_mode):
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SAFE, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            fd = os.open(parts[-1], os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=folder)
+        finally:
+            os.close(folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EISDIR, "not a regular file", parts[-1])
+    return os.fdopen(fd, "rb")
+
+
+def _open_stepwise(root: Path, parts: tuple[str, ...]) -> int:
+    """Where the system has no O_NOFOLLOW: look at each component first."""
+    path = root
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "not a regular file", part)
+    return os.open(path, os.O_RDONLY | _SAFE)
+
+
+def open_lock(path: Path) -> int:
+    """The descriptor of a lock file, created if need be, never truncated and never removed."""
+    with _operation("lock", path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o644)
+
+
+def write_lock(fd: int, data: bytes) -> None:
+    """Say in a lock file who holds it (only told to people, so nothing depends on it)."""
+    os.ftruncate(fd, 0)
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.write(fd, data)

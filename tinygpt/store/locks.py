@@ -1,0 +1,142 @@
+"""Locks that end with their holder: flock on files that are never removed (msvcrt on Windows).
+
+A killed holder's lock is free at once, because the kernel holds it, not the file; a forked child does not inherit it.
+"""
+
+import errno
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tinygpt.errors import BusyError, StorageError
+from tinygpt.store import files
+
+_fcntl: Any = importlib.import_module("fcntl") if files.POSIX else None
+_msvcrt: Any = None if files.POSIX else importlib.import_module("msvcrt")
+_TOLD_AFTER = 1.0  # seconds
+_WINDOWS_SLOTS = 64  # a shared holder locks one of these bytes, an exclusive one all
+_WINDOWS_OFFSET = 1 << 20  # beyond the text, which others must be able to read
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+_STARTED = datetime.now(UTC)
+
+_held: set[int] = set()
+
+
+def _forget_after_fork() -> None:
+    for fd in _held:
+        os.close(fd)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+@contextmanager
+def hold(path: Path, *, timeout: float | None, waiting: Callable[[str], None], shared: bool = False) -> Iterator[None]:
+    """Hold the lock of `path` while the block runs.
+
+    Args:
+        path: the lock file, made if need be.
+        timeout: seconds to wait; None for ever.
+        waiting: told once, after a second, who holds it.
+        shared: with other shared holders, without an exclusive one.
+    Raises:
+        BusyError: it was not free in time.
+        StorageError: the file system has no locks.
+    """
+    fd = files.open_lock(path)
+    _held.add(fd)
+    try:
+        _wait(fd, path, shared, timeout, waiting)
+        if not shared:
+            _sign(fd, _card())
+        yield
+        if not shared and fd in _held:
+            _sign(fd, b"")
+    finally:
+        if fd in _held:  # else this is a forked child, which has closed it
+            _held.discard(fd)
+            os.close(fd)  # releases the lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether another holds the lock of `path` now; changes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        return not _try(fd, path, shared=True)
+    finally:
+        os.close(fd)
+
+
+def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Callable[[str], None]) -> None:
+    begin = time.monotonic()
+    pause, told = 0.005, False
+    while not _try(fd, path, shared):
+        waited = time.monotonic() - begin
+        if timeout is not None and waited >= timeout:
+            raise BusyError(
+                f"{_holder(fd)} is still using `{path.stem}` after {timeout:g} s",
+                hint="wait until it ends, or wait longer with `--set runtime.lock_timeout=none`",
+            )
+        if waited >= _TOLD_AFTER and not told:
+            waiting(f"waiting for {_holder(fd)}, which is using `{path.stem}`")
+            told = True
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+
+
+def _try(fd: int, path: Path, shared: bool) -> bool:
+    try:
+        if _fcntl is None:
+            _lock_windows(fd, shared)
+        else:
+            _fcntl.flock(fd, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        raise StorageError(
+            f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})",
+            hint="put the store on a local disk with `--store DIR`",
+        ) from error
+    return True
+
+
+def _lock_windows(fd: int, shared: bool) -> None:
+    for slot in range(_WINDOWS_SLOTS if shared else 1):
+        os.lseek(fd, _WINDOWS_OFFSET + slot, os.SEEK_SET)
+        try:
+            return _msvcrt.locking(fd, _msvcrt.LK_NBLCK, 1 if shared else _WINDOWS_SLOTS)  # type: ignore[no-any-return]
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def _card() -> bytes:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
+    return json.dumps({"pid": os.getpid(), "started": f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC", "command": command}).encode()
+
+
+def _sign(fd: int, card: bytes) -> None:
+    with suppress(OSError):  # only told to people: a full disk must not stop anyone here
+        files.write_lock(fd, card)
+
+
+def _holder(fd: int) -> str:
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+        card = json.loads(os.read(fd, 4096))
+        return f"process {int(card['pid'])} (`{card['command']}`, started {card['started']})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "another process"
