@@ -1,0 +1,182 @@
+"""Stories as tokens: which story is held out, what lies on disk, and which tokens a training step sees.
+
+On disk a split is the token ids of its stories as raw little-endian uint16, each story followed by the end-of-story token: the
+`train.bin` and `val.bin` of nanoGPT.
+"""
+
+import hashlib
+import mmap
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygpt.errors import CorruptArtifactError, InputError
+from tinygpt.lm.tokenizer import Tokenizer
+
+Tokens = NDArray[np.uint16]
+
+BATCH_CHARACTERS = 1 << 19  # encoded at once: about 30 MB of encodings
+TOKEN = np.dtype("<u2")
+
+
+def story_hash(text: str) -> int:
+    """The first 64 bits of the SHA-256 of a story."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def is_validation(text: str, val_fraction: float) -> bool:
+    """Whether a story is held out; equal stories always fall on the same side."""
+    return story_hash(text) < val_fraction * 2**64
+
+
+@dataclass
+class Split:
+    """Stories of one side, tokenized.
+
+    Args:
+        tokens: token ids, every story followed by the end-of-story token.
+        stories: how many stories.
+        text_bytes: of their UTF-8 text.
+    """
+
+    tokens: "array[int]"
+    stories: int = 0
+    text_bytes: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The tokens as they lie on disk."""
+        return np.asarray(self.tokens, TOKEN).tobytes()
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Consecutive stories of the corpus, tokenized, and the hash of each."""
+
+    train: Split
+    val: Split
+    hashes: "array[int]"
+
+
+def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float) -> Iterator[EncodedBatch]:
+    """Tokenize and split a corpus of any size, a few hundred stories at a time.
+
+    Raises:
+        InputError: a story holds a lone surrogate.
+    """
+    for texts in _batched(stories):
+        batch = EncodedBatch(Split(array("H")), Split(array("H")), array("Q", map(story_hash, texts)))
+        for text, hashed, token_ids in zip(texts, batch.hashes, tokenizer.encode_batch(texts), strict=True):
+            split = batch.val if hashed < val_fraction * 2**64 else batch.train
+            split.tokens.extend(token_ids)
+            split.tokens.append(tokenizer.end_of_story)
+            split.stories += 1
+            split.text_bytes += len(text.encode())
+        yield batch
+
+
+def _batched(stories: Iterable[str]) -> Iterator[list[str]]:
+    texts: list[str] = []
+    characters = 0
+    for story in stories:
+        texts.append(story)
+        characters += len(story)
+        if characters >= BATCH_CHARACTERS:
+            yield texts
+            texts, characters = [], 0
+    if texts:
+        yield texts
+
+
+def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
+    """Map the tokens of an open file into memory, read-only.
+
+    Args:
+        stream: a regular file, mapped through this very descriptor; it may be closed afterwards.
+        vocab_size: every id must be below it.
+    Returns:
+        (n,) with n >= 1.
+    Raises:
+        CorruptArtifactError: the file is empty, holds half a token, or an id that the tokenizer does not have.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    if size == 0 or size % TOKEN.itemsize:
+        raise CorruptArtifactError(f"a file of tokens has {size} bytes; it takes two for each token, and at least one token")
+    tokens: Tokens = np.frombuffer(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ), TOKEN)
+    if (highest := int(tokens.max())) >= vocab_size:
+        raise CorruptArtifactError(f"a file of tokens holds id {highest}; the tokenizer has {vocab_size} entries")
+    return tokens
+
+
+def story_spans(tokens: Tokens, end_of_story: int) -> NDArray[np.int64]:
+    """Where stories begin and end: (stories, 2) of start and stop, the end-of-story token included.
+
+    Tokens after the last end-of-story token are one story more.
+    """
+    stops = np.flatnonzero(tokens == end_of_story) + 1
+    if len(tokens) and (not len(stops) or stops[-1] != len(tokens)):
+        stops = np.append(stops, len(tokens))
+    return np.stack((np.append(0, stops[:-1]), stops), axis=1) if len(stops) else np.empty((0, 2), np.int64)
+
+
+class Batches:
+    """Which tokens each step trains on: a function of (seed, step), with no state to save.
+
+    The sequences of all steps form one endless stream, of which a step takes the next few. The stream is a series of epochs. An
+    epoch cuts the tokens into windows that do not overlap, from a start drawn anew for each epoch, and takes every window once,
+    in an order drawn anew. How a step's sequences are laid out over micro-batches, accumulation or ranks does not matter.
+
+    Args:
+        tokens: the train split.
+        context_length: T, the length of a sequence.
+        seed: of starts and orders.
+    Raises:
+        InputError: there are not T + 1 tokens.
+    """
+
+    def __init__(self, tokens: Tokens, context_length: int, seed: int) -> None:
+        targets = len(tokens) - 1
+        if targets < context_length:
+            raise InputError(
+                f"the train split has {len(tokens)} tokens; one window of `model.context_length` = {context_length} takes "
+                f"{context_length + 1}",
+                hint="give more stories, or a smaller `model.context_length`",
+            )
+        self.tokens, self.context_length, self.seed = tokens, context_length, seed
+        self.n_windows = max(1, (targets - context_length + 1) // context_length)  # fit behind any start below T
+        self._starts = min(context_length, targets - self.n_windows * context_length + 1)
+        self._epoch, self._offsets = -1, np.empty(0, np.int64)
+
+    def offsets(self, step: int, sequences: int) -> NDArray[np.int64]:
+        """Where the sequences of a step begin.
+
+        Args:
+            step: optimizer steps taken before; 0 for the first.
+            sequences: in the global batch.
+        Returns:
+            (sequences,) positions in the tokens.
+        """
+        parts, position, end = [], step * sequences, (step + 1) * sequences
+        while position < end:
+            epoch, first = divmod(position, self.n_windows)
+            last = min(self.n_windows, first + end - position)
+            parts.append(self._epoch_offsets(epoch)[first:last])
+            position += last - first
+        return np.concatenate(parts)
+
+    def windows(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sequences that begin at `offsets` and, for each of their tokens, the next one: twice (B, T)."""
+        both = self.tokens[offsets[:, None] + np.arange(self.context_length + 1)].astype(np.int64)  # (B, T + 1)
+        return both[:, :-1], both[:, 1:]
+
+    def _epoch_offsets(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            # Raw words of Philox (Salmon et al. 2011) are the same in every version of numpy; shuffle and integers need not be.
+            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(self.n_windows + 1)
+            order = np.argsort(words[1:], kind="stable").astype(np.int64)
+            self._epoch, self._offsets = epoch, order * self.context_length + int(words[0] % np.uint64(self._starts))
+        return self._offsets
