@@ -153,6 +153,9 @@ class SampleConfig(Table):
         strict=False,  # a list, as TOML and YAML have it, is taken for a tuple
         description="texts that end a story, beside the end-of-story token",
     )
+    overflow: Literal["slide", "stop"] = Field(
+        "slide", description="where the context is full: go on after re-reading its newest half, or end the story"
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description='of the random numbers; "none" draws one and says which')
 
 
