@@ -91,4 +91,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_x, grad_w = ctx.saved_tensors
         dtype_x, dtype_w = ctx.dtypes
-        return grad_x.to(dtype_x).mul_(grad_loss), grad_w.to(dtype_w).mul_(grad_loss), None
+        return grad_x.to(dtype_x) * grad_loss, grad_w.to(dtype_w) * grad_loss, None

@@ -1,0 +1,137 @@
+"""Properties that hold for a correct implementation, each a function that says whether and by how much.
+
+The tests call them, and `tinygpt doctor` calls them again on the machine, and on the lm/model.py, that the user has.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.lm import weights
+from tinygpt.lm.dataset import Batches
+from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.loss import plain_loss
+from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
+from tinygpt.lm.training import TrainState, train_step
+
+SMALL = ModelConfig(d_model=32, n_layers=2, n_heads=4, d_ff=64, context_length=16, dropout=0.1)
+VOCAB = 300
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property: what was expected, what was seen."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def loss_at_initialisation(config: ModelConfig = SMALL, vocab_size: int = VOCAB) -> Check:
+    """An untrained model knows nothing: its loss is that of the uniform distribution, ln V."""
+    model, token_ids = _model(config, vocab_size), _tokens(8, config.context_length + 1, vocab_size)
+    loss = plain_loss(model, token_ids[:, :-1], token_ids[:, 1:]).item()
+    expected = math.log(vocab_size)
+    return Check("loss at initialisation is ln V", abs(loss - expected) < 0.1, f"{loss:.3f}, ln V = {expected:.3f}")
+
+
+def one_batch_overfits(config: ModelConfig = SMALL, steps: int = 150) -> Check:
+    """A model that sees nothing but one batch learns it by heart."""
+    recipe = TrainConfig(max_steps=steps, batch_size=4, grad_accum_steps=1, learning_rate=1e-2, warmup_steps=10)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * config.context_length + 1).astype(np.uint16)
+    config = config.model_copy(update={"dropout": 0.0})
+    batches = Batches(tokens, config.context_length, 0)
+    state = TrainState.start(_model(config), recipe, "fp32")
+    losses = [train_step(state, batches, recipe).loss for _ in range(steps)]
+    return Check(
+        "one batch can be learned by heart", losses[-1] < 0.5, f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
+    )
+
+
+def future_moves_no_past(config: ModelConfig = SMALL) -> Check:
+    """Changing a token changes no logit before it."""
+    model, token_ids = _model(config), _tokens(2, config.context_length)
+    worst, half = 0.0, config.context_length // 2
+    for explicit in (False, True):
+        changed = token_ids.clone()
+        changed[:, half:] = (changed[:, half:] + 1) % VOCAB
+        with torch.no_grad():
+            difference = model(token_ids, explicit=explicit)[:, :half] - model(changed, explicit=explicit)[:, :half]
+        worst = max(worst, difference.abs().max().item())
+    return Check("a future token moves no past logit", worst == 0, f"largest change {worst:.1e}")
+
+
+def three_paths_agree(config: ModelConfig = SMALL) -> Check:
+    """Explicit attention, the fused kernel and the cached decoder give the same logits."""
+    model, token_ids = _model(config, scale=5), _tokens(2, config.context_length)
+    with torch.no_grad():
+        fused, explicit = model(token_ids), model(token_ids, explicit=True)
+    arrays = weights.read_arrays(weights.dump(weights.model_tensors(model)))
+    decoder = Decoder(config, arrays, max_sequences=2)
+    ids = token_ids.numpy()
+    cached = [decoder.start(ids[:, :1]), *(decoder.read(ids[:, t : t + 1]) for t in range(1, ids.shape[1]))]
+    worst = max(
+        (fused - explicit).abs().max().item(),
+        float(np.abs(np.stack(cached, axis=1) - fused.numpy()).max()),
+    )
+    return Check("explicit = fused = cached logits", worst < 1e-4, f"largest difference {worst:.1e}")
+
+
+def gradient_is_the_slope(config: ModelConfig = SMALL) -> Check:
+    """Back-propagation agrees with a central finite difference along the gradient, in float64."""
+    model, token_ids = _model(config).double(), _tokens(2, config.context_length + 1)
+    inputs, targets = token_ids[:, :-1], token_ids[:, 1:]
+
+    def loss() -> torch.Tensor:
+        logits = model(inputs)
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss(), parameters)
+    slope = math.sqrt(sum(float((g * g).sum()) for g in gradients))
+    with torch.no_grad():
+        ends = []
+        for sign in (1, -2):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter += sign * 1e-6 * gradient / slope
+            ends.append(loss().item())
+    measured = (ends[0] - ends[1]) / 2e-6
+    error = abs(measured - slope) / slope
+    return Check("gradient = finite difference", error < 1e-4, f"relative difference {error:.1e}")
+
+
+def resume_changes_nothing(config: ModelConfig = SMALL, optimizer: str = "adamw") -> Check:
+    """Saving and loading in the middle leads to the same weights, bit for bit, with dropout, accumulation and clipping on."""
+    recipe = TrainConfig(max_steps=8, batch_size=2, grad_accum_steps=2, warmup_steps=2, optimizer=optimizer)  # type: ignore[arg-type]
+    tokens = np.random.default_rng(1).integers(0, VOCAB, 20 * config.context_length).astype(np.uint16)
+    batches = Batches(tokens, config.context_length, 0)
+    straight = TrainState.start(_model(config), recipe, "fp32")
+    for step in range(recipe.max_steps):
+        if step == 5:
+            saved = weights.dump(weights.model_tensors(straight.model))
+            moments = copy.deepcopy(optimizer_tensors(straight.model, straight.optimizers))
+        train_step(straight, batches, recipe)
+    resumed = TrainState.start(_model(config), recipe, "fp32")
+    weights.load_into(weights.model_tensors(resumed.model), weights.read_arrays(saved))
+    load_optimizer_tensors(resumed.model, resumed.optimizers, moments)
+    for resumed.step in range(5, recipe.max_steps):
+        train_step(resumed, batches, recipe)
+    differing = [name for name, p in straight.parameters.items() if not torch.equal(p, resumed.parameters[name])]
+    return Check(f"resume = no resume ({optimizer})", not differing, f"{len(differing)} tensors differ")
+
+
+def _model(config: ModelConfig, vocab_size: int = VOCAB, scale: float = 1) -> GPT:
+    model = initialise(GPT(config, vocab_size), seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    return model
+
+
+def _tokens(rows: int, length: int, vocab_size: int = VOCAB) -> torch.Tensor:
+    return torch.randint(0, vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
