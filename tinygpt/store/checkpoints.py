@@ -1,8 +1,8 @@
 """What an unfinished run keeps: checkpoints, each a small artifact, and side files, in one folder that its key finds again.
 
-    .partial/train-<key12>/  run.json                     how the run is made: a manifest without files
-                             checkpoint/step-00000010/    an artifact of stage "checkpoint"
-                             kept/<name>                  side files; whoever keeps them remembers their hashes
+.partial/train-<key12>/  run.json                     how the run is made: a manifest without files
+                         checkpoint/step-00000010/    an artifact of stage "checkpoint"
+                         kept/<name>                  side files; whoever keeps them remembers their hashes
 """
 
 import re
@@ -14,6 +14,7 @@ from pathlib import Path
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError, StorageError
 from tinygpt.store import files
 from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, MANIFEST, MAX_MANIFEST_BYTES, Artifact, Manifest, Tables
+from tinygpt.store.files import entries
 
 RUN = "run.json"
 _KEPT = "kept"
@@ -37,7 +38,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, whole or not, lowest first."""
-        found = (_STEP.fullmatch(entry.name) for entry in _entries(self.folder / CHECKPOINT))
+        found = (_STEP.fullmatch(entry.name) for entry in entries(self.folder / CHECKPOINT))
         return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> Artifact | None:
@@ -47,7 +48,7 @@ class Checkpoints:
             try:
                 return self._load(step)
             except (ArtifactError, StorageError):
-                self.damaged.append(_name(step))
+                self.damaged.append(step_name(step))
         return None
 
     def save(self, step: int, parts: Mapping[str, bytes], *, keep: int) -> Artifact:
@@ -73,14 +74,12 @@ class Checkpoints:
                 records[name] = files.write_file(fresh / name, data)
             for parent in {parent for name in parts for parent in Path(name).parents}:
                 files.fsync_folder(fresh / parent)
-            manifest = replace(
-                self.recipe, stage=CHECKPOINT, files=records, provenance={**self.recipe.provenance, "step": step}
-            )
+            manifest = replace(self.recipe, stage=CHECKPOINT, files=records, provenance={**self.recipe.provenance, "step": step})
             files.write_file(fresh / MANIFEST, manifest.to_bytes())
             files.fsync_folder(fresh)
             # The run went on from an earlier step than these: they are damaged, or this one takes their place.
             for later in [other for other in self.steps() if other >= step]:
-                files.set_aside(self._place(later), self.root / ".trash", f"{self.folder.name}-{_name(later)}")
+                files.set_aside(self._place(later), self.root / ".trash", f"{self.folder.name}-{step_name(later)}")
             files.make_folder(final.parent)
             files.rename(fresh, final)
         except StorageError:
@@ -134,7 +133,7 @@ class Checkpoints:
         return artifact
 
     def _place(self, step: int) -> Path:
-        return self.folder / CHECKPOINT / _name(step)
+        return self.folder / CHECKPOINT / step_name(step)
 
     def _begin(self) -> None:
         """Make the run's folder, say in it what the run is, and sweep up what a killed process left there."""
@@ -142,7 +141,7 @@ class Checkpoints:
             files.make_folder(folder)
         if not (self.folder / RUN).exists():
             files.replace_file(self.folder / RUN, self.recipe.to_bytes())
-        for entry in (*_entries(self.folder), *_entries(self.folder / _KEPT)):
+        for entry in (*entries(self.folder), *entries(self.folder / _KEPT)):
             if entry.name.startswith("."):
                 files.remove(entry)
 
@@ -185,9 +184,6 @@ def read_run(root: Path, folder: Path) -> Unfinished | None:
     return Unfinished(recipe, max(run.steps(), default=0), folder) if run.folder == folder else None
 
 
-def _name(step: int) -> str:
+def step_name(step: int) -> str:
+    """The folder name of a checkpoint; of one width, so that names sort like steps."""
     return f"step-{step:08d}"
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []

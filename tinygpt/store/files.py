@@ -229,6 +229,14 @@ def set_aside(path: Path, trash: Path, label: str = "") -> Path:
     return target
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of the names; nothing if it is not there or is a link."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
 def open_beneath(root: Path, parts: tuple[str, ...]) -> BinaryIO:
     """Open a regular file for reading; no link is followed at any component below `root`, and a pipe never blocks.
 

@@ -1,11 +1,12 @@
 """The store: finished artifacts under the names of their keys, and nothing half-made among them.
 
-    artifacts/<stage>/<key12>/    an artifact, complete if and only if manifest.json stands in it
-              .partial/           unfinished work        .locks/  lock files, never removed
-              .trash/             what was replaced      .pins/   what `gc` must keep
-              latest/             copies for people, never read
+artifacts/<stage>/<key12>/    an artifact, complete if and only if manifest.json stands in it
+          .partial/           unfinished work        .locks/  lock files, never removed
+          .trash/             what was replaced      .pins/   what `gc` must keep
+          latest/             copies for people, never read
 """
 
+import builtins
 import os
 import re
 import secrets
@@ -21,7 +22,10 @@ from tinygpt.hashing import Key
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import ID_LENGTH, MANIFEST, STAGE_NAME, Artifact, DamageError, Manifest, Tables
 from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, Unfinished, read_run
+from tinygpt.store.files import entries
+from tinygpt.store.gc import Collected, collect
 from tinygpt.store.out import Out, describe
+from tinygpt.store.verify import Fault, repair, verify
 
 LATEST = "latest"
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -39,7 +43,8 @@ class Store:
     """The artifacts under one folder, which is made when the first thing is written."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would hide a dangling link
+        root = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would hide a link to nothing
+        self.root = root.resolve() if root.is_symlink() and root.is_dir() else root
         self.partial, self.trash, self.pins = self.root / ".partial", self.root / ".trash", self.root / ".pins"
 
     def folder(self, stage: str, key: Key) -> Path:
@@ -85,9 +90,9 @@ class Store:
     def folders(self, stage: str | None = None) -> Iterator[Path]:
         """Where artifacts stand, sound or not, in the order of their names."""
         self._check_root()
-        for above in _entries(self.root):
+        for above in entries(self.root):
             if STAGE_NAME.fullmatch(above.name) and above.name != LATEST and stage in (None, above.name):
-                yield from (folder for folder in _entries(above) if _ID.fullmatch(folder.name))
+                yield from (folder for folder in entries(above) if _ID.fullmatch(folder.name))
 
     def begin(
         self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NOTHING, inputs: Mapping[str, Artifact] = _NOTHING
@@ -131,6 +136,10 @@ class Store:
         out.checkpoints.remove()
         return Artifact(final, manifest, self.root)
 
+    def lock_file(self, name: str) -> Path:
+        """The lock of a run (`stage-key12`), or of all (`store`)."""
+        return self.root / ".locks" / f"{name}.lock"
+
     @contextmanager
     def lock(
         self, stage: str, key: Key, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing
@@ -142,26 +151,43 @@ class Store:
             waiting: told once, after a second, who holds it.
         """
         with (
-            locks.hold(self._lock_file("store"), timeout=timeout, waiting=waiting, shared=True),
-            locks.hold(self._lock_file(f"{stage}-{key[:ID_LENGTH]}"), timeout=timeout, waiting=waiting),
+            locks.hold(self._ready(self.lock_file("store")), timeout=timeout, waiting=waiting, shared=True),
+            locks.hold(self._ready(self.lock_file(f"{stage}-{key[:ID_LENGTH]}")), timeout=timeout, waiting=waiting),
         ):
             yield
 
     @contextmanager
     def alone(self, *, timeout: float | None, waiting: Callable[[str], None] = _say_nothing) -> Iterator[None]:
         """Keep every process that makes artifacts out of the store."""
-        with locks.hold(self._lock_file("store"), timeout=timeout, waiting=waiting):
+        with locks.hold(self._ready(self.lock_file("store")), timeout=timeout, waiting=waiting):
             yield
 
     def checkpoints(self, stage: str, key: Key) -> Checkpoints:
         """What an unfinished run of a key left."""
         return Checkpoints(self.root, _recipe(stage, 1, key, {}, {}))
 
-    def unfinished(self) -> list[Unfinished]:
+    def unfinished(self) -> builtins.list[Unfinished]:
         """Interrupted runs that can be continued, newest first."""
-        runs = [read_run(self.root, folder) for folder in _entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
+        runs = [read_run(self.root, folder) for folder in entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
         return sorted(waiting, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
+
+    def verify(self) -> builtins.list[Fault]:
+        """Everything that is wrong; nothing is changed."""
+        self._check_root()
+        return verify(self)
+
+    def repair(self, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing) -> builtins.list[Fault]:
+        """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
+        with self.alone(timeout=timeout, waiting=waiting):
+            faults = verify(self)
+            repair(self, faults)
+        return faults
+
+    def gc(self, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing) -> Collected:
+        """Remove the trash, leftovers and every artifact that nothing needs (see `garbage`)."""
+        with self.alone(timeout=timeout, waiting=waiting):
+            return collect(self)
 
     def is_pinned(self, artifact: Artifact) -> bool:
         """Whether `gc` must keep an artifact whatever becomes of the rest."""
@@ -208,10 +234,10 @@ class Store:
             return artifact
         return None
 
-    def _lock_file(self, name: str) -> Path:
+    def _ready(self, lock: Path) -> Path:
         self._make_root()
-        files.make_folder(self.root / ".locks")
-        return self.root / ".locks" / f"{name}.lock"
+        files.make_folder(lock.parent)
+        return lock
 
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():
@@ -233,10 +259,3 @@ def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise files.storage_error(error, folder) from error
