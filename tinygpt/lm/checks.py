@@ -72,9 +72,9 @@ def three_paths_agree(config: ModelConfig = SMALL) -> Check:
     with torch.no_grad():
         fused, explicit = model(token_ids), model(token_ids, explicit=True)
     arrays = weights.read_arrays(weights.dump(weights.model_tensors(model)))
-    decoder = Decoder(config, arrays, max_sequences=2)
+    decoder = Decoder(config, VOCAB, arrays, max_sequences=2)
     ids = token_ids.numpy()
-    cached = [decoder.start(ids[:, :1]), *(decoder.read(ids[:, t : t + 1]) for t in range(1, ids.shape[1]))]
+    cached = [decoder.start(ids[:, :1].tolist()), *(decoder.read(ids[:, t : t + 1]) for t in range(1, ids.shape[1]))]
     worst = max(
         (fused - explicit).abs().max().item(),
         float(np.abs(np.stack(cached, axis=1) - fused.numpy()).max()),
@@ -93,12 +93,12 @@ def gradient_is_the_slope(config: ModelConfig = SMALL) -> Check:
 
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(loss(), parameters)
-    slope = math.sqrt(sum(float((g * g).sum()) for g in gradients))
+    slope = math.sqrt(sum((g * g).sum().item() for g in gradients))
     with torch.no_grad():
         ends = []
         for sign in (1, -2):
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter += sign * 1e-6 * gradient / slope
+                parameter.add_(gradient, alpha=sign * 1e-6 / slope)
             ends.append(loss().item())
     measured = (ends[0] - ends[1]) / 2e-6
     error = abs(measured - slope) / slope

@@ -1,0 +1,143 @@
+"""Stage `train`: what it writes, how it stops, how it goes on."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.stages.training import prepare, run_training
+from tinygpt.config import Config
+from tinygpt.errors import DivergedError, InputError, Interrupted, StoppedEarly
+from tinygpt.lm import weights
+from tinygpt.report import SilentReport
+from tinygpt.stages.train import Limits
+
+
+@pytest.fixture
+def config(tiny_config: Config) -> Config:
+    """Everything on that could break a resumed run: dropout, accumulation, warm-up, clipping, evaluation, snapshots."""
+    train = tiny_config.train.model_copy(
+        update={"max_steps": 12, "grad_accum_steps": 2, "warmup_steps": 3, "eval_every": 4, "grad_clip": 0.5, "snapshots": 5}
+    )
+    runtime = tiny_config.runtime.model_copy(update={"checkpoint_every": 3, "threads": 1})
+    model = tiny_config.model.model_copy(update={"dropout": 0.2})
+    return tiny_config.model_copy(update={"train": train, "model": model, "runtime": runtime})
+
+
+class Notes(SilentReport):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_artifact_holds_weights_records_snapshots_and_summary(tmp_path: Path, config: Config):
+    artifact = run_training(*prepare(tmp_path, config), config).artifact
+    assert [n for n in artifact.names() if n.startswith("snapshots/")] == [
+        f"snapshots/step-{step:08d}.safetensors" for step in (1, 2, 3, 6, 12)
+    ]
+    rows = [json.loads(line) for line in artifact.read("metrics.jsonl").decode().splitlines()]
+    assert [r["step"] for r in rows if r["kind"] == "step"] == list(range(1, 13))
+    assert [r["step"] for r in rows if r["kind"] == "eval"] == [1, 4, 8, 10, 12]
+    assert rows[-1]["story"].startswith("Once upon a time")
+    assert artifact.read("snapshots/step-00000012.safetensors") == artifact.read("model.safetensors")
+    model = weights.read_model(artifact.read("config.json"), artifact.read("model.safetensors"))
+    assert model.config == config.model
+    assert dict(artifact.read_json("summary.json")["rows"])["steps"].startswith("12 ")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5, 8, 11])
+def test_a_run_stopped_and_continued_gives_the_same_bytes(tmp_path: Path, config: Config, stop: int):
+    straight = run_training(*prepare(tmp_path / "a", config), config).artifact
+    store, inputs = prepare(tmp_path / "b", config)
+    with pytest.raises(StoppedEarly) as caught:
+        run_training(store, inputs, config, Limits(stop_at_step=stop))
+    assert caught.value.exit_code == 75
+    report = Notes()
+    continued = run_training(store, inputs, config, report=report).artifact
+    assert f"continuing at step {stop} of 12" in report.notes
+    assert continued.digest == straight.digest
+    assert continued.manifest.provenance["exact"] is True
+    assert not store.unfinished()
+
+
+def test_a_signal_saves_and_says_which(tmp_path: Path, config: Config):
+    store, inputs = prepare(tmp_path, config)
+    with pytest.raises(Interrupted, match="SIGTERM after step 1") as caught:
+        run_training(store, inputs, config, Limits(interrupted=lambda: signal.SIGTERM))
+    assert caught.value.exit_code == 143
+    assert [run.step for run in store.unfinished()] == [1]
+
+
+def test_a_time_limit_stops_and_keeps_what_was_done(tmp_path: Path, config: Config):
+    store, inputs = prepare(tmp_path, config)
+    with pytest.raises(StoppedEarly, match="after step 1"):
+        run_training(store, inputs, config, Limits(max_seconds=0))
+    assert [run.step for run in store.unfinished()] == [1]
+
+
+def test_another_number_of_threads_is_told_and_recorded(tmp_path: Path, config: Config):
+    store, inputs = prepare(tmp_path, config)
+    with pytest.raises(StoppedEarly):
+        run_training(store, inputs, config, Limits(stop_at_step=4))
+    other = config.model_copy(update={"runtime": config.runtime.model_copy(update={"threads": 2})})
+    report = Notes()
+    artifact = run_training(store, inputs, other, report=report).artifact
+    assert any("threads 1 -> 2" in note and "exact: false" in note for note in report.notes)
+    assert artifact.manifest.provenance["exact"] is False
+
+
+def test_watching_does_not_change_training(tmp_path: Path, config: Config):
+    final = []
+    for number, change in enumerate([{}, {"eval_every": 1}, {"snapshots": 0}, {"sample_tokens": 0}, {"sample_prompt": "Tom"}]):
+        changed = config.model_copy(update={"train": config.train.model_copy(update=change)})
+        artifact = run_training(*prepare(tmp_path / str(number), changed), changed).artifact
+        final.append(artifact.read("model.safetensors"))
+    assert len(set(final)) == 1
+
+
+def test_divergence_names_step_tensor_and_text_and_keeps_the_checkpoint(tmp_path: Path, config: Config, monkeypatch):
+    from tinygpt.lm import training
+
+    store, inputs = prepare(tmp_path, config)
+    plain = training.LOSSES["fused"]
+    calls = []
+
+    def poisoned(model, token_ids, targets, noise):
+        calls.append(noise.step)
+        return plain(model, token_ids, targets, noise) * (float("nan") if noise.step == 8 else 1)
+
+    monkeypatch.setitem(training.LOSSES, "fused", poisoned)
+    with pytest.raises(
+        DivergedError, match=r"step 8: the loss is not finite.*token_embedding.*its batch begins with '"
+    ) as caught:
+        run_training(store, inputs, config)
+    assert "learning_rate" in (caught.value.hint or "")
+    assert [run.step for run in store.unfinished()] == [6]
+    monkeypatch.setitem(training.LOSSES, "fused", plain)
+    assert run_training(store, inputs, config).artifact
+
+
+def test_fewer_tokens_than_one_window_is_an_input_error(tmp_path: Path, config: Config):
+    long = config.model_copy(update={"model": config.model.model_copy(update={"context_length": 4096})})
+    with pytest.raises(InputError, match="context_length"):
+        run_training(*prepare(tmp_path, long), long)
+
+
+def test_costs_are_told_before_training(tmp_path: Path, config: Config):
+    report = Notes()
+    run_training(*prepare(tmp_path, config), config, report=report)
+    assert any(note.startswith("parameters ") for note in report.notes)
+    assert any("passes over the stories" in note for note in report.notes)
+
+
+def test_a_long_run_is_announced_with_a_command_that_ends_sooner(tmp_path: Path, config: Config, monkeypatch):
+    monkeypatch.setattr("tinygpt.stages.train.measured_seconds_per_step", lambda session: 3600.0)
+    report = Notes()
+    run_training(*prepare(tmp_path, config), config, report=report)
+    text = "\n".join(report.notes)
+    assert "12 hours on this machine" in text
+    assert "warm-up alone (3 steps) takes 3 h 0 min" in text
+    assert "tinygpt run --preset laptop --source" in text

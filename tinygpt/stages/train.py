@@ -1,0 +1,142 @@
+"""Stage `train`: token shards in, a trained model and the story of its training out."""
+
+import copy
+import math
+import shlex
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tinygpt.config import Config
+from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptError
+from tinygpt.lm.costs import costs
+from tinygpt.lm.training import TrainState, is_evaluation_step, train, train_step
+from tinygpt.report import Report
+from tinygpt.stages.train_run import Run
+from tinygpt.store import Artifact, Out
+
+LONG_RUN = 2 * 3600  # seconds
+LAPTOP_COMMAND = "tinygpt run --preset laptop --source {source}"
+LAPTOP_REACHES = "see docs/results.md for the perplexity it reaches"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may end a run before its last step; nothing here enters a key.
+
+    Args:
+        max_seconds: of training in this call; None for no limit.
+        stop_at_step: stop after this step; None for no limit.
+        interrupted: tells the signal that asked for a stop, or None.
+    """
+
+    max_seconds: float | None = None
+    stop_at_step: int | None = None
+    interrupted: Callable[[], int | None] = lambda: None
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report, *, limits: Limits = Limits()) -> None:
+    """Train, from the newest checkpoint if there is one.
+
+    Args:
+        config: [model], [train] and [runtime] are used.
+        inputs: "build-dataset", "tokenize", and "init_from" if `train.init_from` is set.
+        out: where the artifact and, meanwhile, the checkpoints go.
+        report: told costs, progress and evaluations.
+        limits: when to stop early.
+    Raises:
+        InputError: fewer training tokens than one window.
+        DivergedError: a loss or gradient is not finite; the last checkpoint is intact.
+        StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
+    """
+    session = Run(config, inputs, out, report)
+    begin(session)
+    first_step, started = session.state.step, time.monotonic()
+    try:
+        for record in train(session.state, session.batches, config.train):
+            session.record(record)
+            figures = {"loss": record.loss, "perplexity": math.exp(min(record.loss, 50))}
+            if is_evaluation_step(record.step, config.train):
+                session.evaluate()
+            if record.step in session.snapshot_steps:
+                session.snapshot()
+            report.advance(1, **figures)
+            stop = stop_reason(record.step, time.monotonic() - started, limits)
+            unfinished = record.step < config.train.max_steps
+            if unfinished and (stop or record.step % config.runtime.checkpoint_every == 0):
+                session.save_checkpoint()
+            if unfinished and stop:
+                raise stop
+    except DivergedError as error:
+        raise with_batch(error, session) from None
+    session.finish(time.monotonic() - started, session.state.step - first_step)
+
+
+def begin(session: Run) -> None:
+    """Say what is about to happen: a new run with its costs, or one that continues."""
+    config, report, state = session.config, session.report, session.state
+    if session.checkpoint is not None:
+        report.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
+    else:
+        report.note(f"{session.precision.name} matrix products: {session.precision.reason}")
+        tell_costs(session, measured_seconds_per_step(session))
+    report.task("train", config.train.max_steps, unit="steps", done=state.step)
+
+
+def measured_seconds_per_step(session: Run, micro_batches: int = 3) -> float:
+    """Time of a step on this machine, from a few micro-batches on a throw-away copy (the first one only warms up)."""
+    accumulation = session.config.train.grad_accum_steps
+    config = session.config.train.model_copy(update={"grad_accum_steps": 1})
+    model = copy.deepcopy(session.state.model)
+    state = TrainState.start(model, config, session.precision.name)
+    for count in range(micro_batches):
+        if count == 1:
+            started = time.monotonic()
+        train_step(state, session.batches, config)
+    return (time.monotonic() - started) / (micro_batches - 1) * accumulation
+
+
+def tell_costs(session: Run, seconds_per_step: float) -> None:
+    """The table of parameters, arithmetic, memory and time; three lines of advice where it takes more than two hours."""
+    config, note = session.config, session.report.note
+    cost = costs(config.model, config.train, session.state.model.vocab_size)
+    steps, epochs = config.train.max_steps, session.tokens(config.train.max_steps) / len(session.batches.tokens)
+    note(f"parameters  {cost.parameters:,} ({cost.embedding_parameters:,} in embeddings, {cost.block_parameters:,} in blocks)")
+    note(f"arithmetic  {cost.flops_per_token / 1e6:.1f} MFLOP a token, {cost.tokens_per_step:,} tokens a step")
+    note(f"memory      about {cost.memory_bytes / 2**20:,.0f} MiB for weights, gradients, optimizer and activations")
+    note(f"data        {steps:,} steps are {session.tokens(steps) / 1e6:,.1f} M tokens, {epochs:.1f} passes over the stories")
+    note(f"time        about {human_seconds(steps * seconds_per_step)} here ({seconds_per_step:.2f} s a step)")
+    if steps * seconds_per_step > LONG_RUN and config.train.optimizer == "adamw":
+        warmup = config.train.warmup_steps or round((config.train.warmup_fraction or 0) * steps)
+        note(f"this run takes about {steps * seconds_per_step / 3600:.0f} hours on this machine")
+        note(
+            f"its warm-up alone ({warmup:,} steps) takes {human_seconds(warmup * seconds_per_step)}; until then little is learned"
+        )
+        command = LAPTOP_COMMAND.format(source=shlex.quote(config.data.source))
+        note(f"`{command}` ends in about half an hour; {LAPTOP_REACHES}")
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration as a person would say it."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def stop_reason(step: int, seconds: float, limits: Limits) -> TinygptError | None:
+    """The error that ends the run after this step, or None to go on."""
+    if number := limits.interrupted():
+        return Interrupted(f"stopped by {signal.Signals(number).name} after step {step:,}; all of it is saved", number=number)
+    if limits.stop_at_step is not None and step >= limits.stop_at_step:
+        return StoppedEarly(f"stopped after step {step:,} as asked; all of it is saved")
+    if limits.max_seconds is not None and seconds >= limits.max_seconds:
+        return StoppedEarly(f"stopped after step {step:,}: {human_seconds(limits.max_seconds)} are over; all of it is saved")
+    return None
+
+
+def with_batch(error: DivergedError, session: Run) -> DivergedError:
+    """The same error with the beginning of the batch that the failing step read."""
+    train = session.config.train
+    offsets = session.batches.offsets(session.state.step, train.batch_size * train.grad_accum_steps)
+    text = session.tokenizer.decode(session.batches.windows(offsets[:1])[0][0].tolist())
+    return DivergedError(f"{error.message}; its batch begins with {text[:80]!r}", error.hint)

@@ -1,0 +1,228 @@
+"""What a training run has done so far: its state, its records and the files of its checkpoints and its artifact."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from tinygpt.config import Config, SampleConfig
+from tinygpt.errors import CorruptArtifactError
+from tinygpt.hashing import hash_bytes
+from tinygpt.lm import evaluation, weights
+from tinygpt.lm.dataset import Batches, read_tokens
+from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
+from tinygpt.lm.precision import Precision, choose_device, choose_precision
+from tinygpt.lm.sampling import generate
+from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.lm.training import StepRecord, TrainState, snapshot_steps
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Out
+
+
+@dataclass
+class Progress:
+    """What a run has to remember beside TrainState; `state.json` of a checkpoint.
+
+    Args:
+        chain: rolling SHA-256 over each step's loss and gradient norm; two runs agree up to the first step where it differs.
+        best_step: of the lowest validation loss so far; 0 for none.
+        best_loss: that loss.
+        exact: every step so far ran in one environment, so that the run can be repeated bit for bit.
+        environment: what the last bits depend on.
+        snapshots: SHA-256 of each weight snapshot written so far.
+    """
+
+    chain: str = ""
+    best_step: int = 0
+    best_loss: float = math.inf
+    exact: bool = True
+    environment: dict[str, str] = field(default_factory=dict)
+    snapshots: dict[str, str] = field(default_factory=dict)
+
+
+class Run:
+    """One training run: its state, its records and its files."""
+
+    def __init__(self, config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+        self.config, self.out, self.report = config, out, report
+        self.tokenizer_json = inputs["tokenize"].read("tokenizer.json")
+        self.tokenizer = Tokenizer.from_bytes(self.tokenizer_json)
+        vocab_size = self.tokenizer.vocab_size
+        dataset = inputs["build-dataset"]
+        with dataset.open("train.bin") as stream:
+            tokens = read_tokens(stream, vocab_size)
+        with dataset.open("val.bin") as stream:
+            self.validation = read_tokens(stream, vocab_size)
+        self.batches = Batches(tokens, config.model.context_length, config.train.seed)
+
+        device = choose_device(config.runtime.device)
+        if config.runtime.threads:
+            torch.set_num_threads(config.runtime.threads)
+        self.checkpoint = out.checkpoints.newest()
+        self.precision = self._precision(device)
+        model = initialise(GPT(config.model, vocab_size), config.train.seed).to(device)
+        self.state = TrainState.start(model, config.train, self.precision.name)
+        self.progress = Progress(environment=environment(device, self.precision))
+        self.metrics: list[str] = []
+        self.best = b""
+        if "init_from" in inputs:
+            self._load_tensors(inputs["init_from"])
+        if self.checkpoint is not None:
+            self._resume(self.checkpoint)
+        self.snapshot_steps = set(snapshot_steps(config.train.max_steps, config.train.snapshots))
+
+    def _precision(self, device: torch.device) -> Precision:
+        """The rule's choice at step 0; what was chosen then when a run continues."""
+        if self.checkpoint is None:
+            return choose_precision(self.config.train.precision, device)
+        return Precision(self.checkpoint.read_json("config.json")["precision"], "chosen when the run began")
+
+    def _load_tensors(self, artifact: Artifact) -> None:
+        weights.load_into(weights.model_tensors(self.state.model), weights.read_arrays(artifact.read("model.safetensors")))
+        arrays = weights.read_arrays(artifact.read("optimizer.safetensors"))
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        load_optimizer_tensors(self.state.model, self.state.optimizers, tensors)
+
+    def _resume(self, checkpoint: Artifact) -> None:
+        saved = checkpoint.read_json("state.json")
+        self.state.step = saved.pop("step")
+        here, self.progress = self.progress.environment, Progress(**saved)
+        changed = [f"{name} {was} -> {here[name]}" for name, was in self.progress.environment.items() if here[name] != was]
+        if changed:
+            self.report.note(f"continuing under other conditions: {', '.join(changed)}; the last bits may differ (exact: false)")
+            self.progress.exact, self.progress.environment = False, here
+        self._load_tensors(checkpoint)
+        self.metrics = checkpoint.read("metrics.jsonl").decode().splitlines()
+        self.best = checkpoint.read("best/model.safetensors")
+
+    def record(self, record: StepRecord) -> None:
+        """Note a step in metrics and chain."""
+        entry = f"{self.progress.chain}{record.loss.hex()}{record.grad_norm.hex()}"
+        self.progress.chain = hashlib.sha256(entry.encode()).hexdigest()
+        self._write(
+            kind="step",
+            step=record.step,
+            tokens=self.tokens(record.step),
+            loss=record.loss,
+            learning_rate=record.learning_rate,
+            grad_norm=record.grad_norm,
+            chain=self.progress.chain[:16],
+        )
+
+    def tokens(self, step: int) -> int:
+        """Training tokens seen after `step` steps."""
+        train = self.config.train
+        return step * train.batch_size * train.grad_accum_steps * self.config.model.context_length
+
+    def _write(self, **row: object) -> None:
+        self.metrics.append(json.dumps(row, ensure_ascii=False))
+
+    def evaluate(self) -> float:
+        """Measure the validation loss, tell a story, keep the best weights."""
+        loss = evaluation.mean_loss(self.state.model, self.validation)
+        if best := loss < self.progress.best_loss:
+            self.progress.best_loss, self.progress.best_step = loss, self.state.step
+            self.best = self.model_bytes()
+        row = {
+            "step": self.state.step,
+            "tokens": self.tokens(self.state.step),
+            "val_loss": loss,
+            "val_perplexity": math.exp(loss),
+        }
+        self._write(kind="eval", **row, best=best, story=self._story())
+        return loss
+
+    def _story(self) -> str:
+        """What the model makes of the fixed prompt now; greedy choices would loop, so it samples, from the run's own seed."""
+        train = self.config.train
+        if train.sample_tokens == 0:
+            return ""
+        arrays = {name: p.detach().cpu().numpy() for name, p in self.state.parameters.items()}
+        told = generate(
+            Decoder(self.config.model, self.tokenizer.vocab_size, arrays),
+            [self.tokenizer.end_of_story, *self.tokenizer.encode(train.sample_prompt)],
+            SampleConfig(top_p=0.9, max_new_tokens=train.sample_tokens, seed=train.seed),
+            token_bytes=self.tokenizer.token_bytes,
+            end_of_story=self.tokenizer.end_of_story,
+        )
+        return train.sample_prompt + "".join(token.text for token in told)
+
+    def model_bytes(self) -> bytes:
+        """The weights as safetensors."""
+        return weights.dump(weights.model_tensors(self.state.model))
+
+    def snapshot(self) -> None:
+        """Keep the weights of this step beside the checkpoints."""
+        name = f"step-{self.state.step:08d}.safetensors"
+        data = self.model_bytes()
+        self.out.checkpoints.keep(name, data)
+        self.progress.snapshots[name] = hash_bytes(data)
+
+    def files(self) -> dict[str, bytes]:
+        """What a checkpoint and the finished artifact both hold."""
+        card = {
+            "model": self.config.model.model_dump(mode="json"),
+            "vocab_size": self.state.model.vocab_size,
+            "train": self.config.train.model_dump(mode="json"),
+            "precision": self.precision.name,
+            "step": self.state.step,
+        }
+        return {
+            "model.safetensors": self.model_bytes(),
+            "best/model.safetensors": self.best,
+            "optimizer.safetensors": weights.dump(optimizer_tensors(self.state.model, self.state.optimizers)),
+            "metrics.jsonl": "".join(line + "\n" for line in self.metrics).encode(),
+            "config.json": json.dumps(card, indent=2, sort_keys=True).encode() + b"\n",
+            "tokenizer.json": self.tokenizer_json,
+        }
+
+    def save_checkpoint(self) -> None:
+        """Make everything so far durable."""
+        state = {"step": self.state.step, **vars(self.progress)}
+        files = self.files() | {"state.json": json.dumps(state, indent=2, sort_keys=True).encode()}
+        self.out.checkpoints.save(self.state.step, files, keep=self.config.runtime.keep_checkpoints)
+
+    def finish(self, seconds: float, steps: int) -> None:
+        """Write the artifact."""
+        for name, data in self.files().items():
+            self.out.bytes(name, data)
+        for name, digest in sorted(self.progress.snapshots.items()):
+            data = self.out.checkpoints.kept(name)
+            if hash_bytes(data) != digest:
+                raise CorruptArtifactError(f"the snapshot `{name}` changed on disk", "start again with `tinygpt train --fresh`")
+            self.out.bytes(f"snapshots/{name}", data)
+        self.out.json("summary.json", {"rows": self._summary()})
+        if steps:
+            self.out.provenance(seconds=round(seconds, 1), tokens_per_second=round(self.tokens(steps) / seconds))
+        self.out.provenance(exact=self.progress.exact, **self.progress.environment)
+
+    def _summary(self) -> list[list[str]]:
+        rows = [json.loads(line) for line in self.metrics]
+        evaluations = [row for row in rows if row["kind"] == "eval"]
+        last_steps = [row["loss"] for row in rows if row["kind"] == "step"][-20:]
+        parameters = sum(p.numel() for p in self.state.parameters.values())
+        return [
+            ["parameters", f"{parameters:,}"],
+            ["steps", f"{self.state.step:,} ({self.tokens(self.state.step):,} tokens)"],
+            ["precision", f"{self.precision.name}"],
+            ["train loss", f"{sum(last_steps) / len(last_steps):.4f} (mean of the last {len(last_steps)} steps)"],
+            ["validation loss", f"{evaluations[-1]['val_loss']:.4f}"],
+            ["validation perplexity", f"{evaluations[0]['val_perplexity']:,.1f} -> {evaluations[-1]['val_perplexity']:,.2f}"],
+            ["best", f"perplexity {math.exp(self.progress.best_loss):,.2f} at step {self.progress.best_step:,}"],
+        ]
+
+
+def environment(device: torch.device, precision: Precision) -> dict[str, str]:
+    """What the last bits of a step depend on, beside its inputs."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "threads": str(torch.get_num_threads()),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision.name,
+    }
