@@ -1,0 +1,66 @@
+"""The command line. Only the standard library and typer are imported before a command runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tinygpt import __version__
+from tinygpt.cli import artifacts, config, pipeline, run, train
+from tinygpt.cli.failures import Commands, exit_code
+from tinygpt.cli.options import Call
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train a real GPT from nothing on your own machine, and understand what happened.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tinygpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Train a real GPT from nothing on your own machine, and understand what happened."""
+
+
+COMMANDS = {
+    "run": run.run,
+    "init": config.init,
+    "tokenize": pipeline.tokenize,
+    "build-dataset": pipeline.build_dataset,
+    "train": train.train,
+    "eval": pipeline.evaluate,
+    "sample": pipeline.sample,
+    "plot": pipeline.plot,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(config.app, name="config")
+app.add_typer(artifacts.app, name="artifacts")
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its number, not an error
+            stream.reconfigure(errors="backslashreplace")
+    call = Call(arguments)
+    command = typer.main.get_command(app)
+
+    def run_command() -> object:
+        return command.main(arguments, prog_name="tinygpt", standalone_mode=False, obj=call)
+
+    return exit_code(run_command, arguments, call.signals, call.rephrase)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(invoke(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""One command's configuration, store and screen, and how it finds or makes the artifacts it needs."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tinygpt.cli.options import Call
+from tinygpt.config import Config, LoadedConfig, load_config, store_root
+from tinygpt.errors import InputError, MissingArtifactError
+from tinygpt.hashing import hash_file
+from tinygpt.pipeline import STAGES, Outcome, Planned, Runner, execute, find_inputs, plan, stage_key
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Out, Store
+from tinygpt.ui import PlainReport, duration, escape_json, make_report, number, say_json, say_product
+
+Inputs = Mapping[str, Artifact]
+
+
+@dataclass
+class Session:
+    """What a pipeline command works with.
+
+    Under torchrun this is the place where all ranks but 0 would be made silent.
+
+    Args:
+        stream: generated text goes to stdout as it is made.
+    """
+
+    call: Call
+    stream: bool = False
+    loaded: LoadedConfig = field(init=False)
+    store: Store = field(init=False)
+    report: PlainReport = field(init=False)
+
+    def __post_init__(self) -> None:
+        options = self.call.options
+        self.reload({"data.source": ("--source", options.source)})
+        self.store = Store(store_root(options.store))
+        self.report = make_report(
+            self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase
+        )
+        for note in self.loaded.notes:
+            self.report.note(note)
+
+    def reload(self, flags: Mapping[str, tuple[str, object]]) -> None:
+        """Read the configuration, with further flags."""
+        options = self.call.options
+        self.call.flags = {**self.call.flags, **flags}
+        self.loaded = load_config(
+            config_file=options.config, preset=options.preset, sets=options.sets or (), flags=self.call.flags
+        )
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @cached_property
+    def outside(self) -> dict[str, str]:
+        """What stands in keys instead of a spelling."""
+        from tinygpt.corpus import fingerprint
+
+        config = self.config
+        held = {"data.source": fingerprint(config.data)}
+        if config.eval.text is not None:
+            held["eval.text"] = f"sha256:{hash_file(Path(config.eval.text))}"
+        if config.train.init_from is not None:
+            held["train.init_from"] = self.store.resolve(config.train.init_from, "train").digest
+        return held
+
+    def plan(self, until: str) -> dict[str, Planned]:
+        """What `run --until` would do, by stage."""
+        return {planned.stage.name: planned for planned in plan(self.config, self.store, self.outside, until)}
+
+    def inputs(self, name: str) -> Inputs:
+        """What a stage reads, as the configuration makes it; the corpus is made here by the first stage that needs it."""
+        if "corpus" in STAGES[name].inputs and self.plan("corpus")["corpus"].artifact is None:
+            self.make("corpus", {})
+        return find_inputs(STAGES[name], self.config, self.store, self.outside)
+
+    def make(self, name: str, inputs: Inputs, *, force: bool = False, runner: Runner | None = None) -> Outcome:
+        """Run a stage, or find that it has run, and show its table.
+
+        Args:
+            force: run also if there is a result.
+            runner: None for the stage's own function.
+        """
+
+        def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
+            out.provenance(preset=self.loaded.preset, command=self.call.arguments)
+            (runner or import_module(f"tinygpt.stages.{name.replace('-', '_')}").run)(config, inputs, out, report)
+
+        outcome = execute(
+            STAGES[name], self.config, inputs, store=self.store, outside=self.outside, runner=run, report=self.report,
+            force=force, lock_timeout=self.config.runtime.lock_timeout,
+        )  # fmt: skip
+        self.show(outcome)
+        if self.call.signals.received is not None:  # came during the last step, which was finished and kept
+            raise KeyboardInterrupt
+        return outcome
+
+    def show(self, outcome: Outcome) -> None:
+        """The one result table of a stage."""
+        artifact = outcome.artifact
+        said = "  cached" if outcome.cached else "  reproduced" if outcome.reproduced else ""
+        self.report.result(f"{artifact.stage} {artifact.id}{said}", artifact.read_json("summary.json")["rows"])
+
+    def next(self, *commands: str) -> None:
+        """Say what to type now, whole."""
+        for command in commands:
+            self.report.note(f"next: {self.call.command(command)}")
+
+    def trained(self, model: str | None) -> Artifact:
+        """The trained model to look at: the one named, the configured one (finished or not), else the newest in the store.
+
+        Raises:
+            MissingArtifactError: there is none.
+        """
+        if model is not None:
+            return self._named(model)
+        try:
+            return find_inputs(STAGES["sample"], self.config, self.store, self.outside)["train"]
+        except (MissingArtifactError, InputError) as missing:
+            with suppress(InputError):
+                key = self.plan("train")["train"].key
+                if key and (checkpoint := self.store.checkpoints("train", key).newest()):
+                    step = checkpoint.manifest.provenance["step"]
+                    self.report.note(f"run {key[:12]} is not finished: this is its checkpoint of step {step:,}")
+                    return checkpoint
+            runs = [] if self.call.options.named_a_run else self.store.list("train")
+            if not runs:
+                raise missing
+        self.report.note(f"using run {describe_run(runs[0])}, the newest in `{self.store.root}`")
+        return runs[0]
+
+    def _named(self, model: str) -> Artifact:
+        """A train artifact by the beginning of its id."""
+        try:
+            return self.store.resolve(model, "train")
+        except MissingArtifactError as error:
+            import difflib
+
+            ids = [run.id for run in self.store.list("train")]
+            near = difflib.get_close_matches(model, ids, 3, 0.0)
+            hint = f"trained models here: {', '.join(f'`{id_}`' for id_ in near)}" if near else "train one with `tinygpt run`"
+            raise MissingArtifactError(f"no trained model `{model}` in `{self.store.root}`", hint=hint) from error
+
+    def inputs_around(self, name: str, train: Artifact, model: str | None) -> Inputs:
+        """What a stage reads beside a given trained model: what that model was made from, and its evaluation."""
+        found = {"train": train}
+        for record in train.manifest.inputs.values():
+            artifact = self.store.find(record["stage"], record["key"])
+            if artifact is None or artifact.digest != record["digest"]:
+                gone = f"`{record['stage']}/{record['key'][:12]}`, from which model `{train.id}` was made, is gone"
+                raise MissingArtifactError(gone, hint=f"make it again with `tinygpt run --until {record['stage']}`")
+            found[record["stage"]] = artifact
+        if "eval" in STAGES[name].inputs:
+            stage = STAGES["eval"]
+            key = stage_key(stage, self.config, {source: found[source].digest for source in stage.inputs}, self.outside)
+            evaluation = self.store.find("eval", key)
+            if evaluation is None:
+                hint = f"run `tinygpt eval{f' --model {model}' if model else ''}`"
+                raise MissingArtifactError(f"`{name}` reads the result of `eval`, which is not in `{self.store.root}`", hint=hint)
+            found["eval"] = evaluation
+        return {source: found[source] for source in STAGES[name].inputs}
+
+    def print_json(self, outcome: Outcome) -> None:
+        """The artifact as the one JSON object of `--json`."""
+        say_json({**record(outcome.artifact), "cached": outcome.cached})
+
+
+def record(artifact: Artifact) -> dict[str, object]:
+    """An artifact in the machine-readable form of `artifacts ls --json`."""
+    return {
+        "stage": artifact.stage,
+        "key": artifact.key,
+        "digest": artifact.digest,
+        "path": str(artifact.folder),
+        "created": artifact.created,
+        "bytes": artifact.size,
+    }
+
+
+def describe_run(train: Artifact) -> str:
+    """A trained model as its owner remembers it: id, preset, age, perplexity."""
+    preset = train.manifest.provenance.get("preset")
+    age = duration((datetime.now(UTC) - datetime.fromisoformat(train.created)).total_seconds())
+    perplexities = evaluations(train)
+    facts = [f"preset {preset}" if preset else "", f"{age} old", f"perplexity {number(perplexities[-1])}" if perplexities else ""]
+    return f"{train.id} ({', '.join(filter(None, facts))})"
+
+
+def evaluations(train: Artifact) -> list[float]:
+    """The validation perplexities of a run, in the order of its steps."""
+    rows = map(json.loads, train.read("metrics.jsonl").splitlines())
+    return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
+
+
+def samples(artifact: Artifact) -> list[dict[str, Any]]:
+    """The stories of a sample artifact."""
+    return [json.loads(line) for line in artifact.read("samples.jsonl").splitlines()]
+
+
+def print_samples(artifact: Artifact, *, as_json: bool) -> None:
+    """The stories on stdout, as text or one JSON object a line."""
+    if as_json:
+        print(escape_json(artifact.read("samples.jsonl").decode()), end="")  # noqa: T201
+    else:
+        say_product("\n\n".join(str(story["text"]) for story in samples(artifact)))
+
+
+def pictures(plot: Artifact) -> list[str]:
+    """The names of a plot artifact's pictures."""
+    return [name for name in plot.names() if name.endswith((".png", ".svg"))]
+
+
+def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
+    """Renew the plain copies under `latest/`."""
+    copies = {name: plot.read(name) for name in pictures(plot)}
+    if story is not None:
+        text = "\n\n".join(str(told["text"]) for told in samples(story)) + "\n"
+        copies["story.txt"] = text.encode("utf-8", "backslashreplace")
+    store.put_latest(copies)
