@@ -1,0 +1,69 @@
+# The two commands of the README, and what CI runs. Windows, or no make: the README has the same by hand.
+#
+#   make demo    install into .venv, train for two minutes, tell a story       make test    the quick tests
+#   make setup   install only       make check   style, types, size, tests     make clean   remove .venv and caches
+#
+# PYTHON names the interpreter that .venv is made from (make demo PYTHON=python3.12).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+WANTED := pyproject.toml constraints.txt
+
+.PHONY: setup demo test check test-full proof docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/tinygpt run --preset demo
+
+setup: $(VENV)/.installed
+	@echo "Installed. Next: $(BIN)/tinygpt run --preset demo"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m "not full and not proof"
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python .ci/count_lines.py
+	$(MAKE) --no-print-directory test
+
+test-full: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m "full and not proof"
+
+proof: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m proof
+
+docs: $(VENV)/.installed
+	$(BIN)/python .ci/docs.py
+
+# The store, artifacts/, is the user's and stays.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of packages: it is newer than the files that name them, or pip runs again.
+$(VENV)/.installed: $(WANTED) | $(BIN)/python
+	@echo "Installing tinygpt and torch into $(VENV); the first time takes some minutes"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "Installing what the tests need"
+	@$(PIP) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	@echo "Installing what the full tests need"
+	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { printf '%s\n\n%s\n' \
+	  "error: tinygpt needs Python 3.11 or newer, and \`$(PYTHON)\` is $$($(PYTHON) --version 2>/dev/null || echo not there)" \
+	  "hint: install it and name it, e.g., \`make demo PYTHON=python3.12\`" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { printf '%s\n\n%s\n' \
+	  "error: \`$(PYTHON)\` has no module venv, which makes $(VENV)" \
+	  "hint: install it, e.g., \`sudo apt install python3-venv\`, and type the same again" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
