@@ -1,0 +1,234 @@
+"""The forward pass of lm/model.py in numpy, one position at a time, with the keys and values of the past kept.
+
+It needs no torch, which alone takes seconds to import, and gives the logits of GPT.forward up to rounding. One BLAS thread is
+best (OPENBLAS_NUM_THREADS=1 before numpy is imported): the products are too small to share, and a second one waits by spinning.
+Shapes: B sequences, T new positions, S positions read so far, new ones included; C, H, D, V as in lm/model.py.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygpt.config import ModelConfig
+from tinygpt.errors import CorruptArtifactError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_EPSILON = np.float32(1e-5)  # of LayerNorm
+PREFILL = 256  # positions read at once: bounds the (T, S) scores of a long prompt
+
+
+class Decoder:
+    """Reads token ids and says what comes next; remembers what it has read.
+
+    Args:
+        config: the model's shape.
+        vocab_size: V.
+        weights: its parameters by the names of lm/model.py; tied ones once.
+        max_sequences: the most sequences read side by side, B.
+    Raises:
+        CorruptArtifactError: names, shapes or values of the weights do not fit the configuration.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Array], *, max_sequences: int = 1) -> None:
+        _check(config, vocab_size, weights)
+        self.config, self.context_length = config, config.context_length
+        self.length = self.sequences = 0  # S and B
+        self.embedding = weights["token_embedding.weight"]
+        self.unembedding = weights.get("unembed.weight", self.embedding).T  # (C, V)
+        self.positions = _positions(config, weights)
+        self.layers = [_Layer(config, _within(weights, f"blocks.{i}.")) for i in range(config.n_layers)]
+        self.norm = _Norm(_within(weights, "norm.")) if config.norm == "pre" else None
+        H, D = config.n_heads, config.d_model // config.n_heads
+        # Keys lie transposed, so that both products of attention run along contiguous memory
+        self.keys = np.empty((config.n_layers, max_sequences, H, D, config.context_length), np.float32)
+        self.values = np.empty((config.n_layers, max_sequences, H, config.context_length, D), np.float32)
+
+    def start(self, token_ids: Sequence[Sequence[int]]) -> Array:
+        """Forget everything, then read (B, T) token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: T is 0 or exceeds context_length, or B exceeds max_sequences.
+        """
+        ids = np.asarray(token_ids)
+        self.length, self.sequences = 0, ids.shape[0]
+        if not ids.size or self.sequences > self.keys.shape[1]:
+            raise ValueError(
+                f"cannot read {ids.shape[0]} sequences; at least one token and at most {self.keys.shape[1]} sequences"
+            )
+        for first in range(0, ids.shape[1], PREFILL):
+            logits = self.read(ids[:, first : first + PREFILL])
+        return logits
+
+    def read(self, token_ids: Array) -> Array:
+        """Read (B, T) more token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: more than context_length positions.
+        """
+        B, T = token_ids.shape
+        old, S = self.length, self.length + T
+        if S > self.context_length:
+            raise ValueError(f"{S} tokens exceed the context of {self.context_length}")
+        x = self.embedding[token_ids]  # (B, T, C)
+        if self.positions is not None:
+            x += self.positions[old:S]
+        x = x.reshape(B * T, -1)
+        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
+            x = layer(x, keys[:B, :, :, :S], values[:B, :, :S], old)
+        self.length = S
+        last = x.reshape(B, T, -1)[:, -1]
+        return (last if self.norm is None else self.norm(last)).dot(self.unembedding)  # type: ignore[no-any-return]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these of the sequences, in this order; a row named twice is copied."""
+        moved = [new for new, old in enumerate(rows) if new != old]
+        if moved:
+            source = [rows[new] for new in moved]
+            self.keys[:, moved, :, :, : self.length] = self.keys[:, source, :, :, : self.length]
+            self.values[:, moved, :, : self.length] = self.values[:, source, :, : self.length]
+        self.sequences = len(rows)
+
+
+class _Layer:
+    """One transformer block: Block of lm/model.py."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Array]) -> None:
+        self.pre_norm, self.gelu = config.norm == "pre", config.activation == "gelu"
+        self.n_heads = config.n_heads
+        self.norm_1, self.norm_2 = _Norm(_within(weights, "norm_1.")), _Norm(_within(weights, "norm_2."))
+        self.qkv, self.qkv_bias = _linear(weights, "attention.qkv")
+        scale = 1 / math.sqrt(config.d_model // config.n_heads)  # of the scores, applied to the queries once and for all
+        self.qkv[:, : config.d_model] *= scale
+        self.qkv_bias[:, : config.d_model] *= scale
+        self.out, self.out_bias = _linear(weights, "attention.out")
+        self.up, self.up_bias = _linear(weights, "mlp.up")
+        self.down, self.down_bias = _linear(weights, "mlp.down")
+
+    def __call__(self, x: Array, keys: Array, values: Array, old: int) -> Array:
+        """(B*T, C) -> (B*T, C).
+
+        Args:
+            x: activations of the new positions.
+            keys: (B, H, D, S); the new ones are written behind the `old` ones.
+            values: (B, H, S, D), likewise.
+            old: positions read before.
+        """
+        if self.pre_norm:
+            x = x + self.attention(self.norm_1(x), keys, values, old)
+            x += self.mlp(self.norm_2(x))
+            return x
+        x = self.norm_1(x + self.attention(x, keys, values, old))
+        return self.norm_2(x + self.mlp(x))
+
+    def attention(self, x: Array, keys: Array, values: Array, old: int) -> Array:
+        """Mix each new position with all before it (CausalSelfAttention of lm/model.py)."""
+        B, H, S, D = values.shape
+        T = S - old
+        qkv = x.dot(self.qkv)
+        qkv += self.qkv_bias
+        q, k, v = qkv.reshape(B, T, 3, H, D).transpose(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        keys[:, :, :, old:] = k.swapaxes(2, 3)
+        values[:, :, old:] = v
+        scores = q @ keys  # (B, H, T, S)
+        if T > 1:  # a single new position is the last: it sees everything
+            scores += np.triu(np.full((T, S), -np.inf, np.float32), old + 1)
+        scores -= np.maximum.reduce(scores, axis=3, keepdims=True)
+        np.exp(scores, out=scores)
+        y = scores @ values  # (B, H, T, D)
+        y /= np.add.reduce(scores, axis=3, keepdims=True)
+        y = y.swapaxes(1, 2).reshape(B * T, H * D).dot(self.out)
+        y += self.out_bias
+        return y  # type: ignore[no-any-return]
+
+    def mlp(self, x: Array) -> Array:
+        """(B*T, C) -> (B*T, C), each position by itself (MLP of lm/model.py)."""
+        hidden = x.dot(self.up)
+        hidden += self.up_bias
+        y = (_gelu(hidden) if self.gelu else np.maximum(hidden, 0)).dot(self.down)
+        y += self.down_bias
+        return y  # type: ignore[no-any-return]
+
+
+class _Norm:
+    """LayerNorm (Ba et al. 2016) of the rows of a matrix."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.weight, self.bias = weights["weight"][None], weights["bias"][None]  # (1, C)
+        self.mean = np.full(
+            (self.weight.size, 1), 1 / self.weight.size, np.float32
+        )  # x.dot(mean): an eighth of the time of x.mean()
+
+    def __call__(self, x: Array) -> Array:
+        centred: Array = x - x.dot(self.mean)
+        centred *= self.weight / np.sqrt((centred * centred).dot(self.mean) + _EPSILON)
+        centred += self.bias
+        return centred
+
+
+def _gelu(x: Array) -> Array:
+    """GELU in its tanh form: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    y = x * x
+    y *= 0.044715 * math.sqrt(2 / math.pi)
+    y += math.sqrt(2 / math.pi)
+    y *= x
+    np.tanh(y, out=y)
+    y += 1
+    y *= x
+    y *= 0.5
+    return y
+
+
+def _linear(weights: Mapping[str, Array], name: str) -> tuple[Array, Array]:
+    """Weight (inputs, outputs) and bias of a Linear, own copies; rows of x times contiguous columns is the faster product."""
+    return np.ascontiguousarray(weights[f"{name}.weight"].T).copy(), weights[f"{name}.bias"][None].copy()
+
+
+def _within(weights: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+
+
+def _positions(config: ModelConfig, weights: Mapping[str, Array]) -> Array | None:
+    """Position embeddings, (context_length, C); None for none."""
+    if config.positions == "sinusoidal":  # Vaswani et al. 2017, §3.5
+        rates = np.exp(np.arange(0, config.d_model, 2, dtype=np.float32) * np.float32(-math.log(10_000) / config.d_model))
+        angle = np.arange(config.context_length, dtype=np.float32)[:, None] * rates
+        return np.stack((np.sin(angle), np.cos(angle)), axis=2).reshape(config.context_length, -1)
+    return weights.get("position_embedding.weight")
+
+
+def _shapes(config: ModelConfig, vocab_size: int) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every parameter."""
+    C, F = config.d_model, config.d_ff
+    yield "token_embedding.weight", (vocab_size, C)
+    if config.positions == "learned":
+        yield "position_embedding.weight", (config.context_length, C)
+    if not config.tie_embeddings:
+        yield "unembed.weight", (vocab_size, C)
+    norms = [f"blocks.{i}.norm_{n}" for i in range(config.n_layers) for n in (1, 2)] + ["norm"] * (config.norm == "pre")
+    for norm in norms:
+        yield f"{norm}.weight", (C,)
+        yield f"{norm}.bias", (C,)
+    for i in range(config.n_layers):
+        for name, rows, columns in (("attention.qkv", 3 * C, C), ("attention.out", C, C), ("mlp.up", F, C), ("mlp.down", C, F)):
+            yield f"blocks.{i}.{name}.weight", (rows, columns)
+            yield f"blocks.{i}.{name}.bias", (rows,)
+
+
+def _check(config: ModelConfig, vocab_size: int, weights: Mapping[str, Array]) -> None:
+    """Refuse weights that are not this model's."""
+    shapes = dict(_shapes(config, vocab_size))
+    if odd := sorted(shapes.keys() ^ weights.keys()):
+        raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
+    for name, shape in shapes.items():
+        if weights[name].shape != shape or weights[name].dtype != np.float32:
+            raise CorruptArtifactError(
+                f"`{name}` is {weights[name].dtype} {weights[name].shape}, the model needs float32 {shape}"
+            )
+        if not np.isfinite(weights[name]).all():
+            raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")

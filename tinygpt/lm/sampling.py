@@ -1,0 +1,267 @@
+"""From logits to a story: a ladder of small functions, and the loop that climbs it for each token.
+
+    logits -> softmax (with temperature) -> probabilities -> top_k -> top_p -> min_p -> draw -> token
+
+Each rung takes and returns an array (V,). Nothing here is cached or fused; what reads the text and gives the logits is a Reader
+(lm/decoder.py is one). Ties go to the lowest token id, and chance is an argument: the same seed tells the same story.
+"""
+
+import codecs
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from tinygpt.config import SampleConfig
+
+Array = np.ndarray[Any, np.dtype[Any]]
+StopReason = Literal["end_of_story", "stop", "length", "context"]
+
+
+def softmax(logits: Array, temperature: float = 1.0) -> Array:
+    """Probabilities in proportion to exp(logit / temperature): below 1 the likely gain, above 1 the unlikely."""
+    weights: Array = logits - logits.max()  # no exponent above 0, so nothing overflows
+    weights /= max(temperature, 1e-30)  # a smaller one would be 0 in float32
+    np.exp(weights, out=weights)
+    weights /= weights.sum()
+    return weights
+
+
+def top_k(probabilities: Array, k: int) -> Array:
+    """Keep the k likeliest tokens (Fan et al. 2018)."""
+    V = probabilities.size
+    if k >= V:
+        return probabilities
+    return _likeliest(probabilities, k, np.partition(probabilities, V - k)[V - k])
+
+
+def top_p(probabilities: Array, mass: float) -> Array:
+    """Keep the fewest tokens whose probabilities sum to at least `mass` (Holtzman et al. 2020)."""
+    V = probabilities.size
+    for look in (min(256, V), V):  # the fewest are few as a rule, and to sort all is slow
+        descending = np.sort(np.partition(probabilities, V - look)[V - look :])[::-1]
+        cumulative = np.cumsum(descending, dtype=np.float64)
+        if cumulative[-1] >= mass:
+            break
+    count = min(int(np.searchsorted(cumulative, mass)) + 1, V)
+    return _likeliest(probabilities, count, descending[count - 1])
+
+
+def min_p(probabilities: Array, share: float) -> Array:
+    """Keep tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
+    return _only(probabilities, np.flatnonzero(probabilities >= np.float32(share) * probabilities.max()))
+
+
+def _likeliest(probabilities: Array, count: int, smallest: float) -> Array:
+    """Keep `count` tokens, the least likely of which has probability `smallest`; of equal ones the lowest ids."""
+    kept = np.flatnonzero(probabilities >= smallest)
+    if surplus := kept.size - count:
+        equal = np.flatnonzero(probabilities[kept] == smallest)
+        kept = np.delete(kept, equal[-surplus:])
+    return _only(probabilities, kept)
+
+
+def _only(probabilities: Array, token_ids: Array) -> Array:
+    """Probability 0 for all other tokens; the sum is 1 again."""
+    chosen, kept = probabilities[token_ids], np.zeros_like(probabilities)
+    kept[token_ids] = chosen / chosen.sum()
+    return kept
+
+
+def draw(probabilities: Array, uniform: float) -> int:
+    """The token at which the running sum of the probabilities passes `uniform`, a number in [0, 1)."""
+    possible = np.flatnonzero(probabilities > 0)
+    cumulative = np.cumsum(probabilities[possible], dtype=np.float64)
+    return int(possible[np.searchsorted(cumulative[:-1], uniform * cumulative[-1], side="right")])
+
+
+def uniform(seed: int, sample: int, position: int) -> float:
+    """The random number in [0, 1) of one token: a hash of its place, so that no other token or story has a say in it."""
+    digest = hashlib.blake2b(struct.pack("<QQQ", seed, sample, position), digest_size=8).digest()
+    return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def choose(logits: Array, config: SampleConfig, chance: float) -> int:
+    """The whole ladder: logits (V,) and a number in [0, 1) to a token id."""
+    if config.temperature == 0:
+        return int(logits.argmax())
+    probabilities = softmax(logits, config.temperature)
+    if config.top_k is not None:
+        probabilities = top_k(probabilities, config.top_k)
+    if config.top_p is not None:
+        probabilities = top_p(probabilities, config.top_p)
+    if config.min_p is not None:
+        probabilities = min_p(probabilities, config.min_p)
+    return draw(probabilities, chance)
+
+
+def log_probability(logits: Array, token_id: int) -> float:
+    """What the model itself, at temperature 1 and with every token allowed, gives this token [nats]."""
+    peak = logits.max()
+    return float(logits[token_id] - peak) - math.log(np.exp(logits - peak).sum())
+
+
+class Reader(Protocol):
+    """A model that reads token ids, remembers them and says what comes next."""
+
+    context_length: int
+
+    @property
+    def length(self) -> int:
+        """Positions read since `start`."""
+
+    def start(self, token_ids: Sequence[Sequence[int]]) -> Array:
+        """Forget everything and read (B, T) token ids; logits of the token after the last, (B, V)."""
+
+    def read(self, token_ids: Array) -> Array:
+        """Read (B, T) more; logits (B, V)."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these of the B sequences, in this order; one named twice is copied."""
+
+
+class NewToken(NamedTuple):
+    """What `generate` tells about each token."""
+
+    sample: int
+    token_id: int
+    logprob: float  # log_probability
+    text: str  # what may be shown now: whole characters, nothing that may still turn out to be a stop text
+    stop_reason: StopReason | None  # of the story's last token; None before
+    logits: Array  # (V,), from which the token was chosen
+
+
+def generate(
+    reader: Reader,
+    prompt: Sequence[int],
+    config: SampleConfig,
+    *,
+    token_bytes: Callable[[int], bytes],
+    end_of_story: int,
+    samples: Sequence[int] = (0,),
+) -> Iterator[NewToken]:
+    """Tell stories side by side, token by token.
+
+    A story ends with the end-of-story token ("end_of_story"), with a stop text ("stop"; the text goes up to it), after
+    max_new_tokens ("length"), or, with overflow "stop", where the context is full ("context"). With "slide" the model then reads
+    the newest half of the context again and goes on. A story depends on (prompt, config, its number), not on those beside it.
+
+    Args:
+        reader: the model.
+        prompt: token ids, at least one; only the last context_length are read.
+        config: how to choose; `seed` must be set.
+        token_bytes: the bytes of a token; none for the end-of-story token.
+        end_of_story: the token that ends a story.
+        samples: numbers of the stories to tell; at most as many as the reader holds.
+    Yields:
+        One NewToken per token and story.
+    Raises:
+        ValueError: the seed is None.
+    """
+    prompt = list(prompt[-reader.context_length :])
+    stories = [_Story(sample, config, token_bytes, end_of_story) for sample in samples]
+    logits = np.repeat(reader.start([prompt]), len(stories), axis=0)  # (B, V)
+    reader.keep([0] * len(stories))
+    while stories:
+        full = reader.length == reader.context_length
+        rows = list(range(len(stories)))
+        for row in reversed(rows):
+            token = stories[row].next(logits[row], full)
+            yield token
+            if token.stop_reason is not None:  # the last row takes its place, so that one row moves and not all behind it
+                rows[row] = rows[-1]
+                rows.pop()
+        stories = [stories[row] for row in rows]
+        reader.keep(rows)
+        if stories and full:
+            newest = reader.context_length // 2
+            logits = reader.start([(prompt + story.token_ids)[-newest:] for story in stories])
+        elif stories:
+            logits = reader.read(np.array([[story.token_ids[-1]] for story in stories]))
+
+
+class _Story:
+    """One of the stories that `generate` tells."""
+
+    def __init__(self, sample: int, config: SampleConfig, token_bytes: Callable[[int], bytes], end_of_story: int) -> None:
+        if config.seed is None:
+            raise ValueError("sample.seed is None; chance must be given")
+        self.sample, self.config, self.seed = sample, config, config.seed
+        self.token_bytes, self.end_of_story = token_bytes, end_of_story
+        self.token_ids: list[int] = []
+        self.text = TextStream(config.stop)
+
+    def next(self, logits: Array, full: bool) -> NewToken:
+        """Choose the next token; `full` says that it would be the first beyond the context."""
+        token_id = choose(logits, self.config, uniform(self.seed, self.sample, len(self.token_ids)))
+        self.token_ids.append(token_id)
+        reason: StopReason | None = None
+        if token_id == self.end_of_story:
+            reason = "end_of_story"
+        elif len(self.token_ids) == self.config.max_new_tokens:
+            reason = "length"
+        elif full and self.config.overflow == "stop":
+            reason = "context"
+        text = self.text.push(self.token_bytes(token_id), final=reason is not None)
+        if self.text.stopped:
+            reason = "stop"
+        return NewToken(self.sample, token_id, log_probability(logits, token_id), text, reason, logits)
+
+
+class TextStream:
+    """Bytes of tokens in, text out that will not have to be taken back.
+
+    Args:
+        stops: texts that end the stream; of several, the one that is complete first.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self.stops, self.stopped, self._held = stops, False, ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, data: bytes, *, final: bool = False) -> str:
+        """Text that these bytes settle: no half character, no beginning of a stop text unless this is the end."""
+        text = self._held + self._decoder.decode(data, final)
+        found = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            return text[: min(found)[1]]
+        hold = 0 if final else max((_overlap(text, stop) for stop in self.stops), default=0)
+        self._held = text[len(text) - hold :]
+        return text[: len(text) - hold]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class XRay(NamedTuple):
+    """How sure the model was of a token, at temperature 1 and with every token allowed."""
+
+    probability: float
+    entropy: float  # of the whole distribution [bits]
+    alternatives: tuple[tuple[int, float], ...]  # likeliest other tokens with their probabilities
+
+
+def xray(token: NewToken, alternatives: int = 3) -> XRay:
+    """Look into the distribution a token was drawn from."""
+    probabilities = softmax(token.logits.astype(np.float64))
+    present = probabilities[probabilities > 0]
+    likeliest = [int(i) for i in np.argsort(-token.logits, kind="stable")[: alternatives + 1] if i != token.token_id]
+    others = tuple((i, float(probabilities[i])) for i in likeliest[:alternatives])
+    return XRay(float(probabilities[token.token_id]), float(-(present * np.log2(present)).sum()), others)
+
+
+def xray_line(token: NewToken, token_bytes: Callable[[int], bytes]) -> str:
+    """One token as a line: its text, probability and entropy, then what else was likely; readable without colour."""
+
+    def shown(token_id: int) -> str:
+        return repr(token_bytes(token_id).decode("utf-8", "replace"))
+
+    seen = xray(token)
+    others = "  ".join(f"{shown(token_id)} {probability:.1%}" for token_id, probability in seen.alternatives)
+    return f"{shown(token.token_id):<16} {seen.probability:>6.1%}  {seen.entropy:>5.2f} bits  | {others}"
