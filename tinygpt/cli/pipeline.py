@@ -78,6 +78,7 @@ def sample(
     num_samples: Annotated[int | None, typer.Option(metavar="N", help="Stories to tell.")] = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that ends a story; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Of the random numbers; repeats a story.")] = None,
+    overflow: Annotated[str | None, typer.Option(metavar="POLICY", help="Where the context is full: stop or slide.")] = None,
     model: Model = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the story while it is told.")] = True,
 ) -> None:
@@ -90,7 +91,7 @@ def sample(
         prompt = _read_prompt(file)
     values = {
         "prompt": prompt, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "stop": stop or None,
-        "max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed,
+        "max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed, "overflow": overflow,
     }  # fmt: skip
     call.flags = {f"sample.{name}": (f"--{name.replace('_', '-')}", value) for name, value in values.items()}
     streams = stream and not call.options.json

@@ -1,0 +1,140 @@
+"""Counts, tables and progress as people read them; untrusted text cannot reach the terminal's controls."""
+
+import io
+import json
+import os
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt import ui
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (ui.count(1, "file"), "1 file"),
+        (ui.count(0, "file"), "0 files"),
+        (ui.count(3, "story", "stories"), "3 stories"),
+        (ui.count(9_999, "token"), "9,999 tokens"),
+        (ui.count(12_400_000, "token"), "12.4 M tokens"),
+        (ui.size(1), "1 byte"),
+        (ui.size(7_400_000), "7.4 MB"),
+        (ui.duration(0.44), "0.4 s"),
+        (ui.duration(20), "20 s"),
+        (ui.duration(60), "1 min"),
+        (ui.duration(80), "1 min 20 s"),
+        (ui.duration(7_500), "2 h 5 min"),
+        (ui.duration(86_400 + 3 * 3_600), "1 day 3 h"),
+    ],
+)
+def test_a_count_is_said_as_a_person_says_it(said, expected):
+    assert said == expected
+
+
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@given(st.text())
+def test_no_text_reaches_the_terminals_controls(text):
+    assert not UNSAFE.search(ui.escape(text))
+    assert json.loads(ui.escape_json(json.dumps({"story": text}, ensure_ascii=False))) == {"story": text}
+
+
+def test_controls_are_shown_not_dropped():
+    assert ui.escape("\x1b[31mred\u202e\x85\r") == "\\x1b[31mred\\u202e\\x85\\x0d"
+    assert ui.escape("tab\tand\nline “fine” 😀") == "tab\tand\nline “fine” 😀"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+@pytest.mark.parametrize("bar", ["", "#."])
+def test_a_progress_line_never_wraps(width, bar):
+    task = ui.Task("train", 10_000, "steps", 640, started=0.0, first=40)
+    task.figures.update(loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
+    line = task.line(60.0, width, bar=bar)
+    assert len(line) <= width
+    assert line.startswith("train")
+
+
+def test_a_progress_line_says_what_it_can():
+    task = ui.Task("train", 1_500, "steps", 640, started=0.0, first=40)
+    task.figures.update(loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
+    assert task.line(60.0, 200) == "train  640/1,500 steps  loss 2.312  perplexity 10.1  16.1 k tokens/s  ETA 1 min 26 s"
+    assert task.line(60.0, 40) == "train  640/1,500 steps  ETA 1 min 26 s"
+    assert ui.Task("read", None, "stories", 5, 0.0, 0).line(1.0, 40) == "read  5 stories"
+
+
+def test_plain_progress_is_a_line_every_few_seconds(capsys):
+    now = 0.0
+    report = ui.PlainReport(clock=lambda: now)
+    report.task("train", 100, unit="steps")
+    for _ in range(100):
+        now += 0.5
+        report.advance(loss=1.0)
+    report.close()
+    assert len(capsys.readouterr().err.splitlines()) == 10
+
+
+def test_a_quiet_report_passes_on_the_product_only(capsys):
+    report = ui.make_report("auto", quiet=True, stream=True, rephrase=str)
+    report.task("train", 10)
+    report.advance(loss=1.0)
+    report.note("something")
+    report.result("train 0123", [("loss", "1")])
+    report.product("Once upon\x1b")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("Once upon\\x1b", "")
+
+
+def test_a_table_fits_a_narrow_terminal():
+    rows = [("validation perplexity", "8,012.3 -> 34.12"), ("best", "perplexity 34.12 at step 10,000 of 10,000 steps")]
+    text = ui.table("train 3f9a1c0b2d4e", rows, 40)
+    assert max(map(len, text.splitlines())) <= 40
+    assert "34.12" in text
+    assert len(ui.table("train 3f9a1c0b2d4e", rows, None).splitlines()) == 3
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", [None, "1"])
+def test_the_live_line_appears_on_a_terminal_and_is_taken_away(monkeypatch, no_color):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    report = ui.make_report("auto", quiet=False, stream=False, rephrase=str)
+    assert isinstance(report, ui.BarReport)
+    report.task("train [bold]", 100, unit="steps")
+    report.advance(50, loss=1.5)
+    report.note("[red]not markup[/red] \x1b[2J")
+    report.close()
+    shown = terminal.getvalue()
+    assert "train [bold]" in shown
+    assert "[red]not markup[/red] \\x1b[2J" in shown
+    assert "\x1b[31m" not in shown
+    assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown  # the cursor is back
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(ui.make_report("auto", quiet=False, stream=False, rephrase=str)) is ui.PlainReport
+
+
+def test_columns_ask_the_stream_then_give_up(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert ui.columns(io.StringIO()) is None
+    with open(os.devnull) as stream:  # noqa: PTH123
+        assert ui.columns(stream) is None
+    monkeypatch.setenv("COLUMNS", "40")
+    assert ui.columns(io.StringIO()) == 40
