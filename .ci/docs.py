@@ -1,4 +1,4 @@
-"""Rewrites what the documents repeat of the program.
+"""Rewrites what files repeat of the program: tinygpt.toml, preset reference, and blocks of the documents.
 
 Between `<!-- config:start -->` and `<!-- config:end -->` stand the tables of the configuration, between
 `<!-- help:start COMMAND -->` and `<!-- help:end -->` the help of a command (of tinygpt itself, if none is named).
@@ -57,12 +57,15 @@ def help_block(command: str = "") -> str:
 
 
 def main() -> None:
-    """Rewrite the documents that differ and name them."""
-    for path in documents():
-        before = path.read_text(encoding="utf-8")
-        after = generated(before)
-        if after != before:
-            path.write_text(after, encoding="utf-8", newline="\n")
+    """Rewrite the files that differ and name them."""
+    from tinygpt.config import Config, render_toml
+
+    reference = render_toml(Config())
+    after = {ROOT / "tinygpt.toml": reference, ROOT / "tinygpt" / "presets" / "reference.toml": reference}
+    after |= {path: generated(path.read_text(encoding="utf-8")) for path in documents()}
+    for path, text in after.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
             print(f"rewrote {path.relative_to(ROOT)}")
 
 

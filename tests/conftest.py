@@ -45,5 +45,7 @@ def tiny_config() -> Config:
     return Config(
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=32, context_length=16, dropout=0.0),
-        train=TrainConfig(max_steps=4, batch_size=2, grad_accum_steps=1, warmup_steps=None, eval_every=2, sample_tokens=8, precision="fp32"),
+        train=TrainConfig(
+            max_steps=4, batch_size=2, grad_accum_steps=1, warmup_steps=None, eval_every=2, sample_tokens=8, precision="fp32"
+        ),
     )

@@ -59,10 +59,12 @@ def test_a_document_that_disagrees_is_found_and_rewritten(monkeypatch, tmp_path)
     (tmp_path / "README.md").write_text("a\n<!-- config:start -->\n~stale~\n<!-- config:end -->\nb\n")
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "README.md").touch()
+    (tmp_path / "tinygpt" / "presets").mkdir(parents=True)
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     docs.main()
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "~stale~" not in text
+    assert (tmp_path / "tinygpt.toml").read_bytes() == (ROOT / "tinygpt.toml").read_bytes()
     assert "| `max_steps` | `10000` |" in text
     assert text.startswith("a\n")
     assert text.endswith("\nb\n")
