@@ -13,7 +13,7 @@ from tinygpt.lm.noise import Noise
 
 
 def test_gradients_pass_gradcheck_in_float64(monkeypatch):
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 3 * 11 * 4)  # three rows at a time, so that the last piece is smaller
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 3 * 11)  # three rows at a time, so that the last piece is smaller
     torch.manual_seed(0)
     hidden, weight = (
         torch.randn(7, 5, dtype=torch.double, requires_grad=True),
@@ -33,7 +33,7 @@ def test_fused_equals_plain_for_any_shape(rows, vocab, width, seed, chunk):
     plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets)
     expected = torch.autograd.grad(3 * plain, (hidden, weight))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss_module, "CHUNK_BYTES", chunk)
+        patch.setattr(loss_module, "CHUNK_LOGITS", chunk)
         fused = linear_cross_entropy(hidden, weight, targets)
         actual = torch.autograd.grad(3 * fused, (hidden, weight))
     torch.testing.assert_close(fused, plain)
@@ -66,3 +66,13 @@ def test_bf16_loss_is_within_its_stated_tolerance():
     assert rounded.item() == pytest.approx(exact.item(), abs=2e-3)
     for e, a in zip(expected, actual, strict=True):
         assert (a - e).norm() <= 0.03 * e.norm() + 1e-6
+
+
+def test_large_logits_neither_overflow_nor_lose_their_gradient():
+    hidden, weight = torch.full((4, 3), 40.0, requires_grad=True), torch.randn(9, 3).mul_(5).requires_grad_()
+    targets = torch.tensor([0, 1, 2, 3])
+    plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets)
+    expected = torch.autograd.grad(plain, (hidden, weight))
+    fused = linear_cross_entropy(hidden, weight, targets)
+    torch.testing.assert_close(fused, plain)
+    torch.testing.assert_close(torch.autograd.grad(fused, (hidden, weight)), expected, rtol=1e-4, atol=1e-5)

@@ -1,8 +1,8 @@
 """How fast training is, as ratios against peers measured in the same run.
 
-Every contender trains the reference model on the same random tokens, 16 sequences of 256, with AdamW. Steps are interleaved (A B C A
-B C ...) and medians compared, because machines are noisy. Each block runs in a process of its own, so that its CPU capability can be
-set; peak memory is that of one process per contender.
+Every contender trains the reference model on the same random tokens, 16 sequences of 256, with AdamW. Steps are interleaved
+(A B C A B C ...) and medians compared, because machines are noisy. Each block runs in a process of its own, so that its CPU
+capability can be set; peak memory is that of one process per contender.
 """
 
 import json

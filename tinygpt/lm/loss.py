@@ -18,7 +18,8 @@ from tinygpt.lm.noise import Noise
 
 LossFunction = Callable[[GPT, Tensor, Tensor, Noise | None], Tensor]
 
-CHUNK_BYTES = 8 << 20  # of logits held at a time; see docs/performance.md
+CHUNK_LOGITS = 1 << 21  # held at a time: few enough for the cache, many enough for the matrix unit
+SAFE_EXPONENT = 60.0  # exp of this, summed over 65,536 entries, is far from the largest fp32 and bf16 number
 
 
 def plain_loss(model: GPT, token_ids: Tensor, targets: Tensor, noise: Noise | None = None) -> Tensor:
@@ -67,22 +68,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        exact = torch.promote_types(dtype, torch.float32)
         x, w = hidden.to(dtype), weight.to(dtype)
-        exact = torch.promote_types(hidden.dtype, torch.float32)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
-        losses = torch.empty(len(x), dtype=exact, device=x.device)
-        rows = max(1, CHUNK_BYTES // (len(w) * 4))
+        losses = torch.empty((len(x), 1), dtype=exact, device=x.device)
+        rows = min(len(x), max(1, CHUNK_LOGITS // len(w)))
+        logits, grad_part = x.new_empty(rows, len(w)), torch.empty_like(w)
+        shift_needed = device != "cpu" or not _largest_logit(x, w) < SAFE_EXPONENT
         for start in range(0, len(x), rows):
-            part = slice(start, start + rows)
-            logits = (x[part] @ w.T).to(exact)  # (rows, V)
-            log_sum = logits.logsumexp(dim=-1, keepdim=True)
-            at_target = targets[part].unsqueeze(1)
-            losses[part] = (log_sum - logits.gather(1, at_target)).squeeze(1)
-            probabilities = logits.sub_(log_sum).exp_()
-            probabilities.scatter_add_(1, at_target, -torch.ones_like(log_sum))  # d loss / d logits = softmax - one-hot
-            grad_logits = probabilities.to(dtype)
-            torch.mm(grad_logits, w, out=grad_x[part])
-            grad_w += grad_logits.T @ x[part]
+            part = slice(start, min(start + rows, len(x)))
+            e = torch.mm(x[part], w.T, out=logits[: part.stop - start])  # logits, then their exponentials, (rows, V)
+            if shift_needed:
+                e.sub_(e.amax(dim=1, keepdim=True))
+            target = targets[part].unsqueeze(1)
+            at_target = e.gather(1, target).to(exact)
+            total = e.exp_().sum(dim=1, keepdim=True, dtype=exact)
+            losses[part] = total.log() - at_target
+            # d loss / d logits = softmax - one-hot; the division by `total` is left to the narrow matrices
+            e.scatter_(1, target, (at_target.exp() - total).to(dtype))
+            torch.mm(e, w, out=grad_x[part]).div_(total)
+            grad_w += torch.mm(e.T, (x[part] / total).to(dtype), out=grad_part)
         ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))
         ctx.dtypes = hidden.dtype, weight.dtype
         return losses.mean()
@@ -92,3 +97,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_x, grad_w = ctx.saved_tensors
         dtype_x, dtype_w = ctx.dtypes
         return grad_x.to(dtype_x) * grad_loss, grad_w.to(dtype_w) * grad_loss, None
+
+
+def _largest_logit(x: Tensor, w: Tensor) -> float:
+    """A bound on every element of x @ w.T (Cauchy-Schwarz)."""
+    return float(x.float().norm(dim=1).max() * w.float().norm(dim=1).max())

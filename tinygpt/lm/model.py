@@ -8,10 +8,10 @@ import math
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinygpt.config import ModelConfig
+from tinygpt.lm.attention import causal_attention
 from tinygpt.lm.noise import Noise, Place, dropout
 
 
@@ -34,16 +34,16 @@ class CausalSelfAttention(nn.Module):
         Args:
             x: activations, (B, T, C) with T <= context_length.
             noise: where dropout masks come from; None for none.
-            explicit: compute the attention weights as a matrix even where the fused kernel would do.
+            explicit: compute what is written here, not the fast form of lm/attention.py.
         Returns:
             (B, T, C).
         """
         q, k, v = self.heads(x)
-        if explicit or (noise is not None and self.dropout > 0):
+        if explicit:
             weights = dropout(self.weights(q, k), self.dropout, noise, self.layer, Place.ATTENTION)
             y = weights.to(v.dtype) @ v  # (B, H, T, D)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # the same, without ever holding (T, T)
+            y = causal_attention(q, k, v, self.dropout, noise, self.layer)  # the same numbers, sooner
         y = self.out(y.transpose(1, 2).flatten(2))  # (B, T, C)
         return dropout(y, self.dropout, noise, self.layer, Place.ATTENTION_OUT)
 

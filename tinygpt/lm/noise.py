@@ -9,9 +9,12 @@ faster than drawing from PyTorch's Mersenne Twister.
 import functools
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_STEPS = 2**15  # values of a random number
 
 
 class Place(IntEnum):
@@ -46,7 +49,7 @@ class Noise:
 def dropout(x: Tensor, p: float, noise: Noise | None, layer: int, place: Place) -> Tensor:
     """Zero each element with probability p and scale the rest by 1/(1-p) (Srivastava et al. 2014).
 
-    p is rounded to a multiple of 2**-16.
+    p is rounded to a multiple of 2**-15.
 
     Args:
         x: activations, (B, ...), one row for each of `noise.sequences`.
@@ -57,14 +60,45 @@ def dropout(x: Tensor, p: float, noise: Noise | None, layer: int, place: Place) 
     Returns:
         Same shape and dtype as x.
     """
-    dropped = round(p * 65536)
-    if noise is None or dropped == 0:
+    if noise is None or p == 0:
         return x
-    per_sequence = x[0].numel()
-    bits = _hash_block(noise.keys(layer, place), _counters((per_sequence + 1) // 2, x.device))  # (B, words) int32
-    uniform = bits.view(torch.int16)[:, :per_sequence].view(x.shape)  # two 16-bit numbers in each word
-    keep = (uniform >= dropped - 32768).to(x.dtype)
-    return x * keep.mul_(65536 / (65536 - dropped))
+    kept: Tensor = _Masked.apply(x, keep_mask(x.shape, p, noise, layer, place))  # type: ignore[no-untyped-call]
+    return kept * dropout_scale(p)
+
+
+def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
+    """All bits set where an element is kept and none where it is dropped, `shape` int16."""
+    per_sequence = shape[1:].numel()
+    bits = _hash_block(noise.keys(layer, place), _counters((per_sequence + 1) // 2, noise.sequences.device))  # (B, words) int32
+    uniform = bits.view(torch.int16)[:, :per_sequence].bitwise_and_(_STEPS - 1)  # two 15-bit numbers in each word
+    return torch.sub(_dropped(p) - 1, uniform).bitwise_right_shift_(15).view(shape)
+
+
+def dropout_scale(p: float) -> float:
+    """What the kept elements are multiplied by, so that the mean stays."""
+    return _STEPS / (_STEPS - _dropped(p))
+
+
+def _dropped(p: float) -> int:
+    return round(p * _STEPS)
+
+
+class _Masked(torch.autograd.Function):
+    """x where the mask has ones, else 0, by bits: no conversion, no multiplication."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return _and(x, mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _and(grad, *ctx.saved_tensors), None
+
+
+def _and(x: Tensor, mask: Tensor) -> Tensor:
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return (x.view(integer) & mask.to(integer)).view(x.dtype)
 
 
 @functools.lru_cache(maxsize=8)
