@@ -163,6 +163,9 @@ class PlotConfig(Table):
     """The pictures."""
 
     text: str | None = Field(None, description='text whose attention is drawn; "none" takes a validation story')
+    ablation_tokens: int | None = Field(
+        8_192, gt=1, description='validation tokens on which the loss without each head is measured; "none" to skip that'
+    )
     format: Literal["png", "svg"] = Field("png", description="of the pictures")
 
 
