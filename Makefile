@@ -3,7 +3,8 @@
 #   make demo    install into .venv, train for two minutes, tell a story       make test    the quick tests
 #   make setup   install only       make check   style, types, size, tests     make clean   remove .venv and caches
 #
-# PYTHON names the interpreter that .venv is made from (make demo PYTHON=python3.12).
+# PYTHON names the interpreter that .venv is made from (make demo PYTHON=python3.12). constraints.txt says how to get the CPU build of
+# torch on Linux without a GPU.
 
 PYTHON ?= python3
 VENV ?= .venv
