@@ -1,0 +1,103 @@
+"""Where stories come from: the hub, files, standard input, or tinygpt itself. Each is an iterator of texts."""
+
+import gzip
+import itertools
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from tinygpt.config.source import BuiltinSource, FileSource, HubSource, StdinSource, parse_source
+from tinygpt.config.tables import DataConfig
+from tinygpt.corpus import builtin, files, readers
+from tinygpt.errors import InputError
+from tinygpt.report import Report
+
+__all__ = ["Stories", "fingerprint", "read_stories"]
+
+
+def fingerprint(data: DataConfig) -> str:
+    """What `data.source` holds, to stand in the corpus key instead of its spelling.
+
+    Files: a hash of names and bytes. Hub: `org/name@commit`. Builtin: generator version and seed.
+
+    Raises:
+        InputError: there is no such file or data set.
+        NetworkError: the hub is needed and not there.
+    """
+    match parse_source(data.source):
+        case BuiltinSource(seed):
+            return f"builtin:{builtin.VERSION}:{seed}"
+        case HubSource() as source:
+            from tinygpt.corpus import hub
+
+            return hub.fingerprint(source)
+        case FileSource() | StdinSource() as source:
+            return files.fingerprint(_files(source))
+
+
+class Stories:
+    """The stories of a source as Unicode text, at most `data.max_stories`, cleaned if asked; iterate once.
+
+    Args:
+        data: the table [data].
+        report: told how a file is read, and of a connection that broke.
+
+    Attributes:
+        empty: texts without a visible character, which are dropped.
+        repaired: stories in which half a surrogate pair, which UTF-8 cannot hold, became U+FFFD.
+        source: what they are, for people and programs; no path and no commit, so that equal stories give equal artifacts.
+
+    Raises:
+        InputError: the source is not what it should be; while iterating, too.
+        NetworkError: the hub is needed and not there.
+    """
+
+    def __init__(self, data: DataConfig, report: Report) -> None:
+        self.empty = self.repaired = 0
+        self.source: dict[str, str | int]
+        self._texts: Iterator[str]
+        self._data = data
+        match parse_source(data.source):
+            case BuiltinSource(seed):
+                self.source = {"kind": "builtin", "seed": seed, "label": builtin.LABEL}
+                self._texts = itertools.islice(builtin.stories(seed), data.max_stories or builtin.DEFAULT_STORIES)
+            case HubSource() as source:
+                from tinygpt.corpus import hub
+
+                self.source = {"kind": "hub", "name": source.repo, "split": data.split}
+                self._texts = hub.stories(source, data.split, data.text_field, report)
+            case FileSource() | StdinSource() as source:
+                found = _files(source)
+                self.source = {"kind": "files", "files": len(found)}
+                self._texts = readers.stories(found, data.text_field, report)
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.islice(self._kept(), self._data.max_stories)
+
+    def _kept(self) -> Iterator[str]:
+        for text in self._texts:
+            if self._data.clean:
+                from ftfy import fix_encoding
+
+                text = fix_encoding(text)
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                self.repaired += 1
+            if text.strip():
+                yield text
+            else:
+                self.empty += 1
+
+
+def read_stories(stream: BinaryIO) -> Iterator[str]:
+    """The stories of a corpus artifact, from its `stories.jsonl.gz`."""
+    with gzip.GzipFile(fileobj=stream) as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _files(source: FileSource | StdinSource) -> list[files.StoryFile]:
+    try:
+        return files.find(source.pattern) if isinstance(source, FileSource) else [files.spool()]
+    except OSError as error:  # a folder that may not be listed
+        raise InputError(f"cannot read `data.source`: {error.strerror}", hint="look at the permissions of the folder") from error

@@ -1,0 +1,110 @@
+"""The stories that tinygpt writes itself, so that a first run needs neither network nor files.
+
+Story i of a seed is a function of (VERSION, seed, i): a plot of plots.py with a cast and its words drawn at random.
+"""
+
+import functools
+import itertools
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tinygpt.corpus.plots import INTRO, PLOTS, TABLES
+
+VERSION = 1
+"""Raised whenever a seed's stories change: it stands in the corpus key."""
+
+DEFAULT_STORIES = 20_000
+"""Stories told when `data.max_stories` is none: the generator itself never ends."""
+
+LABEL = "template stories, not comparable"
+"""Stands beside every number measured on these stories: templates are easier to predict than writers."""
+
+T = TypeVar("T")
+_CHOICE = re.compile(r"<([^<>]*)>")
+
+
+@dataclass(frozen=True)
+class Character:
+    """Someone in a story: a name, how a narrator introduces them, and their pronouns."""
+
+    name: str
+    kind: str
+    she: bool
+
+    @property
+    def the_kind(self) -> str:
+        """The kind with a definite article, for the start of a sentence."""
+        return "The " + self.kind.removeprefix("a ")
+
+    @property
+    def he(self) -> str:
+        return "she" if self.she else "he"
+
+    @property
+    def him(self) -> str:
+        return "her" if self.she else "him"
+
+    @property
+    def his(self) -> str:
+        return "her" if self.she else "his"
+
+    @property
+    def He(self) -> str:  # noqa: N802  (plots write it where a sentence starts)
+        return self.he.capitalize()
+
+    @property
+    def His(self) -> str:  # noqa: N802
+        return self.his.capitalize()
+
+
+def stories(seed: int) -> Iterator[str]:
+    """All stories of a seed, without an end."""
+    return (story(seed, index) for index in itertools.count())
+
+
+def story(seed: int, index: int) -> str:
+    """Story number `index` of a seed: 130 to 210 words in paragraphs."""
+    rng = random.Random(f"tinygpt.builtin {VERSION} {seed} {index}")
+    template = INTRO.strip() + " " + _pick(rng, PLOTS).strip()
+    while "<" in template:
+        template = _CHOICE.sub(lambda match: _pick(rng, match[1].split("|")), template)
+    slots = {name: _pick(rng, entries) for name, entries in _tables().items()} | cast(rng)
+    text = template.format_map(slots).format_map(slots)  # twice: the words of a slot may name the cast
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", "\n\n".join(paragraphs))
+
+
+def cast(rng: random.Random) -> dict[str, Character]:
+    """A hero `h`, a friend `f` (another child, or for an animal one of another kind) and a grown-up `m`."""
+    animals = rng.random() < 0.4
+    hero = friend = _character(rng, animal=animals)
+    while friend.name == hero.name or (animals and friend.kind.split()[-1] == hero.kind.split()[-1]):
+        friend = _character(rng, animal=animals)
+    parent = _pick(rng, ("Mom", "Dad", "Grandma", "Grandpa"))
+    return {"h": hero, "f": friend, "m": Character(parent, parent, parent in ("Mom", "Grandma"))}
+
+
+def _character(rng: random.Random, *, animal: bool) -> Character:
+    she = rng.random() < 0.5
+    sex = "girl" if she else "boy"
+    noun = _pick(rng, _tables()["animal"]) if animal else sex
+    adjective = _pick(rng, ("little", "small", "young"))
+    return Character(str(_pick(rng, _tables()[sex])), f"a {adjective} {noun}", she)
+
+
+@functools.cache
+def _tables() -> dict[str, list[str | list[str]]]:
+    """TABLES as lists; an entry of several parts is itself a list, which a plot indexes."""
+    tables: dict[str, list[str | list[str]]] = {}
+    for table in re.split(r"\n(?! )", TABLES.strip()):
+        name, _, entries = " ".join(table.split()).partition(": ")
+        tables[name] = [entry.split(" / ") if " / " in entry else entry for entry in entries.split("; ")]
+    return tables
+
+
+def _pick(rng: random.Random, items: Sequence[T]) -> T:
+    # Python promises the sequence of random() for a seed across its versions, but not that of choice().
+    return items[int(rng.random() * len(items))]

@@ -1,0 +1,95 @@
+"""What readers of records share: the `datasets` library, kept silent, and the text field of a record."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, cast
+
+from tinygpt.errors import InputError
+
+
+def import_datasets() -> ModuleType:
+    """The `datasets` library without its bars, logs and counting of downloads.
+
+    It counts each use, of local files too, by a request to a server of its own; that must be switched off before it is imported.
+    """
+    os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import datasets
+    import huggingface_hub
+
+    datasets.disable_progress_bars()
+    for library in (datasets, huggingface_hub):
+        library.utils.logging.set_verbosity(50)  # critical only: every failure reaches the user as one of our errors
+    return cast(ModuleType, datasets)
+
+
+def text_of(record: object, field: str, where: str) -> str:
+    """The story in a record: the record itself where it is text, else its `field`; empty for a null.
+
+    Raises:
+        InputError: no such field, or what it holds is not text. `where` names the file and line.
+    """
+    if isinstance(record, str):
+        return record
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: expected an object with the field `{field}`, found {_kind(record)}")
+    if field not in record:
+        raise missing_field(field, record, where)
+    value = record[field]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{where}: the field `{field}` holds {_kind(value)}, not text", hint=_other_fields(record))
+    return value
+
+
+def texts_of(dataset: Any, field: str, name: str) -> Iterator[str]:
+    """One column of a streamed data set as texts.
+
+    Raises:
+        InputError: as text_of.
+    """
+    if dataset.column_names:  # known before the first row: columns that need a decoder (images, audio) are never touched
+        if field not in dataset.column_names:
+            raise missing_field(field, dataset.column_names, name)
+        dataset = dataset.select_columns([field])
+    for number, row in enumerate(dataset, 1):
+        yield text_of(row, field, f"{name}, row {number}")
+
+
+def missing_field(field: str, present: Iterable[object], where: str) -> InputError:
+    """The error for a record without the text field; it names the fields there are."""
+    names = ", ".join(f"`{name}`" for name in present) or "none"
+    return InputError(
+        f"{where}: no field `{field}`; fields present: {names}", hint="name one, e.g., `--set data.text_field=story`"
+    )
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library said, without a final period."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0].rstrip(".")
+
+
+def _other_fields(record: Mapping[str, object]) -> str | None:
+    names = [f"`--set data.text_field={name}`" for name, value in record.items() if isinstance(value, str)]
+    return f"name another field: {' or '.join(names)}" if names else None
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return f"the number {value}"[:60]
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case None:
+            return "null"
+        case _:
+            return f"a value of type {type(value).__name__}"
