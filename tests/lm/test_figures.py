@@ -1,0 +1,179 @@
+"""Pictures: the same bytes each time, no text over another, and nothing that a story holds can break them."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from tinygpt.config import ModelConfig
+from tinygpt.lm import analysis, figures
+from tinygpt.lm.analysis import HeadWorth, Look
+from tinygpt.lm.figures import Attention, Curves
+from tinygpt.lm.figures.curves import smooth
+from tinygpt.lm.figures.style import drawable
+from tinygpt.lm.model import GPT, initialise
+
+BASELINES = {"uniform": 5.0, "untrained": 5.01, "unigram": 4.0, "bigram": 3.0, "trigram": 2.5}
+HOSTILE = [
+    "$x_1$",
+    "\\frac",
+    "\U0001f600\U0001f600\U0001f600",
+    "שלום",
+    "漢字",
+    "\x1b[31m",
+    "\u202e",
+    "<end>",
+    "%",
+    "{",
+    "^",
+    "extraordina…",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def curves(steps: int) -> Curves:
+    rows: list[dict[str, object]] = []
+    for step in range(1, steps + 1):
+        loss = 2 + 3 / step**0.5
+        rows.append(
+            {"kind": "step", "step": step, "tokens": 64 * step, "loss": loss, "learning_rate": 1e-3, "grad_norm": 1 / step}
+        )
+        if step in (1, 10, 100, steps):
+            rows.append({"kind": "eval", "step": step, "tokens": 64 * step, "val_loss": loss + 0.1, "story": f"after {step}"})
+    return Curves.from_rows(rows)
+
+
+def looks(layers: int, heads: int, tokens: int) -> list[Look]:
+    config = ModelConfig(d_model=2 * heads, n_layers=layers, n_heads=heads, d_ff=8, context_length=64)
+    ids = np.random.default_rng(0).integers(0, 70, tokens).tolist()
+    return [Look.at(initialise(GPT(config, 70), seed), ids, step) for seed, step in enumerate((0, 1, 10, 1000))]
+
+
+def attention(layers: int, heads: int, tokens: int, *, worth: bool = True) -> Attention:
+    look = looks(layers, heads, tokens)[-1]
+    change = np.linspace(-0.1, 0.3, layers * heads).reshape(layers, heads)
+    labels = list(itertools.islice(itertools.cycle(HOSTILE), tokens))
+    return Attention(labels, look.maps, look.scores, HeadWorth(2.0, change, change / 9, 8192) if worth else None)
+
+
+def weights(layers: int) -> tuple[GPT, GPT]:
+    config = ModelConfig(d_model=8, n_layers=layers, n_heads=2, d_ff=16, context_length=16)
+    return initialise(GPT(config, 50), 0), initialise(GPT(config, 50), 1)
+
+
+def draw_histograms(layers: int) -> Figure:
+    return figures.histograms(*(analysis.parts(analysis.arrays_of(model)) for model in weights(layers)), 0)
+
+
+def draw_spectra(draw: Callable[..., Figure], layers: int) -> Figure:
+    return draw(*(analysis.spectra(analysis.arrays_of(model)) for model in weights(layers)))
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "curves": lambda: figures.training_curves(curves(300), BASELINES),
+    "curves of one step": lambda: figures.training_curves(curves(1), BASELINES),
+    "curves without baselines": lambda: figures.training_curves(curves(7), {}),
+    "head": lambda: next(figures.head_maps(attention(4, 4, 56)))[2],
+    "head of 144": lambda: next(figures.head_maps(attention(12, 12, 40)))[2],
+    "head on one token": lambda: next(figures.head_maps(attention(1, 1, 1)))[2],
+    "head not ablated": lambda: next(figures.head_maps(attention(2, 2, 9, worth=False)))[2],
+    "overview 1 x 1": lambda: figures.overview(attention(1, 1, 1)),
+    "overview 4 x 4": lambda: figures.overview(attention(4, 4, 40)),
+    "overview 12 x 12": lambda: figures.overview(attention(12, 12, 30)),
+    "histograms": lambda: draw_histograms(2),
+    "norms of 1 layer": lambda: draw_spectra(figures.norms_by_layer, 1),
+    "norms of 12 layers": lambda: draw_spectra(figures.norms_by_layer, 12),
+    "singular values of 12 layers": lambda: draw_spectra(figures.singular_values, 12),
+    "norms over time": lambda: figures.norms_over_time(np.array([1, 10, 1000]), [look.spectra for look in looks(12, 2, 3)[1:]]),
+    "scores over time": lambda: figures.scores_over_time(np.array([1, 10, 1000]), [look.scores for look in looks(12, 2, 3)[1:]]),
+    "token losses over time": lambda: figures.token_losses_over_time(
+        HOSTILE, np.array([1, 10, 1000]), np.stack([look.losses for look in looks(1, 1, 12)[1:]])
+    ),
+}
+
+
+def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> dict[Text, Bbox]:
+    """Every text that is really drawn (an axis keeps labels beyond its limits, which are not), and where."""
+    texts: dict[Text, Bbox] = {}
+    draw = Text.draw
+
+    def noting(self: Text, renderer: RendererAgg) -> None:
+        if self.get_visible() and self.get_text().strip():
+            texts[self] = self.get_window_extent(renderer)
+        draw(self, renderer)
+
+    monkeypatch.setattr(Text, "draw", noting)
+    figure.canvas.draw()
+    return texts
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_text_lies_over_another_or_beyond_the_edge(name: str, monkeypatch: pytest.MonkeyPatch):
+    with figures.style():
+        figure = PICTURES[name]()
+        texts = drawn_texts(figure, monkeypatch)
+    assert len(texts) > 3
+    for text, box in texts.items():
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert inside, f"{text.get_text()!r} leaves the picture"
+    for (text, box), (other, other_box) in itertools.combinations(texts.items(), 2):
+        shared = Bbox.intersection(box, other_box)
+        apart = shared is None or min(shared.width, shared.height) < 2  # pixels: boxes are larger than their ink
+        assert apart, f"{text.get_text()!r} lies over {other.get_text()!r}"
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+@pytest.mark.parametrize("name", ["curves", "head", "histograms"])
+def test_equal_numbers_give_equal_bytes_whatever_the_settings_of_the_user(name: str, format: figures.Format):
+    def draw() -> bytes:
+        with figures.style():
+            return figures.to_bytes(PICTURES[name](), format)
+
+    first = draw()
+    with matplotlib.rc_context(
+        {"font.size": 20, "savefig.dpi": 30, "axes.grid": False, "text.usetex": False, "svg.hashsalt": "x"}
+    ):
+        assert draw() == first
+    assert b"<dc:date>" not in first
+    assert b"Matplotlib v" not in first
+
+
+def test_pictures_leave_the_settings_of_the_user_alone():
+    before = dict(matplotlib.rcParams)
+    with figures.style():
+        pass
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_characters_without_a_glyph_are_spelled_out():
+    assert drawable("a$b ␣↵⇥…é") == "a$b ␣↵⇥…é"
+    assert drawable("漢\x1b\u202e\U000f0000") == "⟨6F22⟩⟨1B⟩⟨202E⟩⟨F0000⟩"
+
+
+def test_smoothing_neither_lags_nor_bends_a_line():
+    line = np.arange(50.0)
+    np.testing.assert_allclose(smooth(line, 7), line)
+    np.testing.assert_allclose(smooth(line, 1), line)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert smooth(noise, 20)[20:-20].std() < 0.4
+
+
+def test_the_best_evaluation_is_the_lowest_not_the_last():
+    run = curves(300)
+    worse = Curves(**{**vars(run), "eval_loss": np.array([5.0, 2.0, 3.0, 4.0])})
+    assert worse.best == 1
+    assert run.tokens_per_step == 64
+    assert run.stories[0] == "after 1"

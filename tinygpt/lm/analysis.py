@@ -1,0 +1,264 @@
+"""The numbers behind the pictures: where heads look, what each head is worth, what training did to the weights.
+
+A picture of attention suggests what a head does; only taking the head away shows what it is worth (Olsson et al. 2022).
+Shapes: L layers, H heads, T time, V vocabulary.
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+
+from tinygpt.lm.evaluation import window_losses
+from tinygpt.lm.model import GPT, Block
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+PROBE_TOKENS = 50  # longest random sequence that is shown twice to find induction heads
+PROBES = 8
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """How each head distributes its attention, every field (L, H).
+
+    Args:
+        entropy: of the rows, in bits; 0 for a head that looks at one token.
+        previous_token: attention to the token just before (Elhage et al. 2021, "A Mathematical Framework for Transformer
+            Circuits").
+        first_token: attention to the very first token, where heads with nothing to do rest (Xiao et al. 2024, "attention sinks").
+        induction: prefix matching (Olsson et al. 2022, "In-context Learning and Induction Heads"): attention to the token that
+            followed an earlier occurrence of the present one, on random tokens shown twice.
+    """
+
+    entropy: Array
+    previous_token: Array
+    first_token: Array
+    induction: Array
+
+
+@dataclass(frozen=True)
+class HeadWorth:
+    """What the model loses without each head: its output set to zero, all else unchanged.
+
+    Args:
+        loss: of the whole model, nats per token.
+        change: loss without the head minus `loss`, (L, H); above 0 where the head helps.
+        standard_error: of the change, over windows, (L, H); NaN where there is one window.
+        tokens: predicted, on each of which all losses are measured.
+    """
+
+    loss: float
+    change: Array
+    standard_error: Array
+    tokens: int
+
+    def rank(self, layer: int, head: int) -> int:
+        """1 for the head whose loss would hurt most."""
+        return 1 + int((self.change > self.change[layer, head]).sum())
+
+
+class Part(NamedTuple):
+    """A group of weights: its layer (None outside the blocks) and what it is."""
+
+    layer: int | None
+    kind: str
+
+
+def attention_maps(model: GPT, token_ids: Sequence[int]) -> Array:
+    """Attention weights on one text, (L, H, T, T): row attends to column."""
+    return torch.cat(model.attention_weights(torch.tensor([list(token_ids)]))).numpy()
+
+
+def head_scores(model: GPT, maps: Array) -> HeadScores:
+    """Score the heads on maps (L, H, T, T) of a text, and on random repeated tokens for induction."""
+    return HeadScores(entropy(maps), previous_token(maps), first_token(maps), induction_scores(model))
+
+
+def entropy(maps: Array) -> Array:
+    """Mean entropy of the rows in bits, (..., T, T) -> (...)."""
+    p = maps.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, -p * np.log2(p), 0.0)
+    mean: Array = terms.sum(-1).mean(-1)
+    return mean
+
+
+def previous_token(maps: Array) -> Array:
+    """Mean attention from each token but the first to the one before, (..., T, T) -> (...); 0 where T = 1."""
+    below = np.diagonal(maps, offset=-1, axis1=-2, axis2=-1)
+    return _mean_or_zero(below)
+
+
+def first_token(maps: Array) -> Array:
+    """Mean attention from each token but the first to the first, (..., T, T) -> (...); 0 where T = 1."""
+    return _mean_or_zero(maps[..., 1:, 0])
+
+
+def prefix_matching(maps: Array, token_ids: Sequence[int]) -> Array:
+    """Mean attention to tokens that followed an earlier occurrence of the present token, (..., T, T) -> (...).
+
+    The mean is over tokens that occurred before; 0 where none did.
+    """
+    ids = np.asarray(token_ids)
+    follows = np.zeros((len(ids), len(ids)), bool)
+    follows[:, 1:] = ids[:, None] == ids[None, :-1]  # column j holds what followed an occurrence of row's token at j - 1
+    follows = np.tril(follows)  # an occurrence is earlier if what followed it is not in the future
+    repeats = follows.any(-1)
+    return _mean_or_zero((maps * follows).sum(-1)[..., repeats])
+
+
+def _mean_or_zero(values: Array) -> Array:
+    mean: Array = values.astype(np.float64).mean(-1) if values.shape[-1] else np.zeros(values.shape[:-1])
+    return mean
+
+
+def induction_scores(model: GPT) -> Array:
+    """Prefix matching on random tokens shown twice, which nothing but induction can predict, (L, H)."""
+    generator = torch.Generator().manual_seed(0)  # the same tokens each time, so that scores compare
+    n = min(PROBE_TOKENS, model.config.context_length // 2, model.vocab_size)
+    probes = [torch.randperm(model.vocab_size, generator=generator)[:n].repeat(2) for _ in range(PROBES)]
+    scores = [prefix_matching(attention_maps(model, probe.tolist()), probe.tolist()) for probe in probes]
+    mean: Array = np.mean(scores, axis=0)
+    return mean
+
+
+def text_losses(model: GPT, token_ids: Sequence[int]) -> Array:
+    """Loss of each token of one text after the first, given those before it, in nats, (T - 1,)."""
+    return _losses(model, np.array(token_ids)) if len(token_ids) > 1 else np.zeros(0)
+
+
+def _losses(model: GPT, tokens: Array) -> Array:
+    return np.concatenate([losses for _, losses in window_losses(model, tokens)])
+
+
+@torch.no_grad()
+def head_worth(model: GPT, tokens: Array) -> HeadWorth:
+    """Measure the validation loss without each head in turn.
+
+    Zero-ablation: the columns of `attention.out.weight` that read the head are zeroed on a copy of the model, which is
+    exactly the model without that head.
+
+    Args:
+        model: its weights stay as they are.
+        tokens: (N,) with N >= 2; those that fill no window of context_length are left out, if there is a whole one.
+    """
+    T, D = min(model.config.context_length, len(tokens) - 1), model.config.d_model // model.config.n_heads
+    tokens = tokens[: (len(tokens) - 1) // T * T + 1]
+    model = copy.deepcopy(model)
+    whole, changes = _losses(model, tokens), []
+    for block in cast(list[Block], model.blocks):
+        for head in range(model.config.n_heads):
+            reads_head = block.attention.out.weight[:, head * D : (head + 1) * D]
+            kept = reads_head.clone()
+            reads_head.zero_()
+            changes.append((_losses(model, tokens) - whole).reshape(-1, T).mean(-1))
+            reads_head.copy_(kept)
+    change = np.stack(changes).reshape(model.config.n_layers, model.config.n_heads, -1)  # (L, H, windows)
+    windows = change.shape[-1]
+    spread = change.std(-1, ddof=1) / math.sqrt(windows) if windows > 1 else np.full(change.shape[:2], np.nan)
+    return HeadWorth(float(whole.mean()), change.mean(-1), spread, len(whole))
+
+
+BLOCK_MATRICES = ("query", "key", "value", "attention out", "feed-forward up", "feed-forward down")
+KINDS = (*BLOCK_MATRICES, "token embedding", "position embedding", "unembedding", "norm gains", "biases")
+_KIND_OF = {
+    "attention.out.weight": "attention out",
+    "mlp.up.weight": "feed-forward up",
+    "mlp.down.weight": "feed-forward down",
+    "token_embedding.weight": "token embedding",
+    "position_embedding.weight": "position embedding",
+    "unembed.weight": "unembedding",
+}
+
+
+def parts(arrays: Mapping[str, Array]) -> dict[Part, Array]:
+    """The weights by layer and kind, outer ones first: each matrix, with q, k and v apart, then norm gains and biases joined."""
+    found: dict[Part, list[Array]] = {}
+    for name, array in arrays.items():
+        layer, rest = _layer_of(name)
+        if rest == "attention.qkv.weight":
+            for kind, matrix in zip(BLOCK_MATRICES[:3], np.split(array, 3), strict=True):
+                found[Part(layer, kind)] = [matrix]
+        else:
+            kind = _KIND_OF.get(rest) or ("biases" if rest.endswith("bias") else "norm gains")
+            found.setdefault(Part(layer, kind), []).append(array)
+    ordered = sorted(found, key=lambda part: (part.layer is not None, part.layer, KINDS.index(part.kind)))
+    return {part: found[part][0] if len(found[part]) == 1 else np.concatenate(found[part]) for part in ordered}
+
+
+def _layer_of(name: str) -> tuple[int | None, str]:
+    if not name.startswith("blocks."):
+        return None, name
+    _, layer, rest = name.split(".", 2)
+    return int(layer), rest
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a matrix, largest first."""
+
+    values: Array
+
+    @classmethod
+    def of(cls, matrix: Array) -> "Spectrum":
+        """From the eigenvalues of the smaller Gram matrix in float64, many times faster than an SVD of a tall matrix."""
+        wide = matrix.astype(np.float64)
+        wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
+        return cls(np.sqrt(np.linalg.eigvalsh(wide @ wide.T).clip(min=0))[::-1])
+
+    @property
+    def spectral_norm(self) -> float:
+        """The largest singular value: the most by which the matrix can stretch a vector."""
+        return float(self.values[0])
+
+    @property
+    def stable_rank(self) -> float:
+        """How many directions matter: squared Frobenius over squared spectral norm (Rudelson & Vershynin 2007); 0 if both are."""
+        return float((self.values**2).sum() / self.values[0] ** 2) if self.values[0] > 0 else 0.0
+
+
+def spectra(arrays: Mapping[str, Array]) -> dict[Part, Spectrum]:
+    """The spectrum of every matrix."""
+    return {part: Spectrum.of(matrix) for part, matrix in parts(arrays).items() if matrix.ndim == 2}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One set of weights, seen through one text.
+
+    Args:
+        step: optimizer steps that made the weights; 0 for the initialisation.
+        maps: attention weights, (L, H, T, T).
+        scores: of the heads.
+        losses: of each token after the first, nats, (T - 1,).
+        spectra: of the matrices.
+    """
+
+    step: int
+    maps: Array
+    scores: HeadScores
+    losses: Array
+    spectra: Mapping[Part, Spectrum]
+
+    @classmethod
+    def at(cls, model: GPT, token_ids: Sequence[int], step: int) -> "Look":
+        """Look at a model of `step` steps."""
+        maps = attention_maps(model, token_ids)
+        return cls(step, maps, head_scores(model, maps), text_losses(model, token_ids), spectra(arrays_of(model)))
+
+
+def arrays_of(model: GPT) -> dict[str, Array]:
+    """The model's weights as arrays, tied ones once."""
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def token_labels(tokens: Sequence[bytes]) -> list[str]:
+    """Tokens as short texts in which a space, a line break and a broken character can be seen; none is empty."""
+    visible = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
+    labels = [token.decode("utf-8", errors="backslashreplace").translate(visible) or "<end>" for token in tokens]
+    return [label if len(label) <= 12 else label[:11] + "…" for label in labels]

@@ -1,0 +1,151 @@
+"""The course of training: loss, perplexity, learning rate, gradient norm."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from tinygpt.lm.figures.style import BLUE, GREEN, GREY, ORANGE, RED, Array, new_figure
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The course of a training run, from the rows of metrics.jsonl.
+
+    Args:
+        steps: optimizer steps, (N,); loss [nats/token], learning_rate and grad_norm (before clipping) belong to them.
+        eval_steps: steps at which the model was judged, (E,); eval_loss [nats/token] and stories belong to them.
+        tokens_per_step: training tokens that one step reads.
+    """
+
+    steps: Array
+    loss: Array
+    learning_rate: Array
+    grad_norm: Array
+    eval_steps: Array
+    eval_loss: Array
+    stories: tuple[str, ...]
+    tokens_per_step: float
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Curves":
+        """Sort the rows by kind."""
+        steps = [row for row in rows if row["kind"] == "step"]
+        evals = [row for row in rows if row["kind"] == "eval"]
+        return cls(
+            steps=np.array([row["step"] for row in steps]),
+            loss=np.array([row["loss"] for row in steps]),
+            learning_rate=np.array([row["learning_rate"] for row in steps]),
+            grad_norm=np.array([row["grad_norm"] for row in steps]),
+            eval_steps=np.array([row["step"] for row in evals]),
+            eval_loss=np.array([row["val_loss"] for row in evals]),
+            stories=tuple(row["story"] for row in evals),
+            tokens_per_step=rows[-1]["tokens"] / rows[-1]["step"],
+        )
+
+    @property
+    def best(self) -> int:
+        """Index of the evaluation with the lowest loss."""
+        return int(self.eval_loss.argmin())
+
+
+def smooth(values: Array, span: int) -> Array:
+    """Mean over the `span` values round each, over fewer at both ends, so that it neither lags nor leads."""
+    places = np.arange(len(values))
+    reach = np.minimum(np.minimum(places, places[::-1]), span // 2)
+    total = np.concatenate([[0.0], values.cumsum(dtype=np.float64)])
+    mean: Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
+    return mean
+
+
+def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
+    """Train and validation loss, read on the left in nats and on the right as perplexity; learning rate and gradient norm below.
+
+    Args:
+        curves: what happened.
+        baselines: loss in nats per token that other models reach on the same validation tokens, by name.
+    """
+    figure = new_figure(9, 8)
+    loss, rate, norm = figure.subplots(3, 1, sharex=True, height_ratios=(4, 1, 1))
+    marker = "o" if len(curves.steps) < 20 else None  # a line of one point would not be seen
+    span = max(1, len(curves.steps) // 40)
+    loss.plot(curves.steps, curves.loss, color=BLUE, alpha=0.3, lw=0.8, marker=marker, ms=3, label="train")
+    if span > 1:
+        loss.plot(curves.steps, smooth(curves.loss, span), color=BLUE, lw=1.8, label=f"train, smoothed over {span} steps")
+    if len(curves.eval_steps):
+        _validation(loss, curves)
+    _baselines(loss, baselines)
+    loss.set_ylabel("loss [nats/token]")
+    _perplexity_axis(loss)
+    _token_axis(loss, curves.tokens_per_step)
+
+    rate.plot(curves.steps, curves.learning_rate, color=ORANGE, marker=marker, ms=3)
+    rate.set_ylabel("learning rate")
+    norm.plot(curves.steps, curves.grad_norm, color=GREY, lw=0.8, marker=marker, ms=3)
+    norm.set_ylabel("gradient norm")
+    norm.set_yscale("log")
+    norm.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    norm.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    norm.yaxis.set_minor_formatter("")
+    norm.set_xlabel("step")
+    norm.set_xlim(0, max(2, 1.02 * curves.steps.max()))
+    norm.xaxis.set_major_locator(MaxNLocator(integer=True))
+    norm.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    figure.align_ylabels()
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def _validation(axes: Axes, curves: Curves) -> None:
+    best = curves.best
+    axes.plot(curves.eval_steps, curves.eval_loss, color=RED, lw=1.4, ls="--", marker="s", ms=4, label="validation")
+    perplexity = math.exp(curves.eval_loss[best])
+    label = f"best: perplexity {perplexity:,.2f} at step {curves.eval_steps[best]:,}"
+    axes.plot(curves.eval_steps[best], curves.eval_loss[best], "*", color=GREEN, ms=15, mec="black", mew=0.7, label=label)
+
+
+def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
+    """A dotted line for each baseline; names that would touch share a line of text."""
+    low, high = min([*axes.get_ylim(), *baselines.values()]), max([*axes.get_ylim(), *baselines.values()])
+    axes.set_ylim(low - 0.02 * (high - low), high + 0.05 * (high - low))
+    apart = (high - low) * 0.035
+    groups: list[list[tuple[float, str]]] = []
+    for value, name in sorted((value, name) for name, value in baselines.items()):
+        axes.axhline(value, color=GREY, lw=1, ls=":")
+        if groups and value - groups[-1][0][0] < apart:
+            groups[-1].append((value, name))
+        else:
+            groups.append([(value, name)])
+    for group in groups:
+        names = ", ".join(f"{name} {math.exp(value):,.0f}" for value, name in group)
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (0, 2)}
+        axes.annotate(names, (0.99, group[-1][0]), ha="right", color="#404040", fontsize=8, **at)
+
+
+def _perplexity_axis(axes: Axes) -> None:
+    right = axes.secondary_yaxis(
+        "right", functions=(lambda y: np.exp(np.clip(y, None, 50)), lambda p: np.log(np.clip(p, 1e-9, None)))
+    )
+    right.set_ylabel("perplexity = exp(loss)")
+    right.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _token_axis(axes: Axes, tokens_per_step: float) -> None:
+    top = axes.secondary_xaxis(
+        "top", functions=(lambda step: np.multiply(step, tokens_per_step), lambda tokens: np.divide(tokens, tokens_per_step))
+    )
+    top.set_xlabel("training tokens")
+    top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+
+
+def _count(value: float) -> str:
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"

@@ -1,0 +1,225 @@
+"""Stage `plot`: a trained model in, pictures of its training, its attention and its weights out, with the numbers behind them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from tinygpt.config import Config
+from tinygpt.errors import ConfigError
+from tinygpt.lm import figures, weights
+from tinygpt.lm.analysis import HeadWorth, Look, Part, Spectrum, arrays_of, head_worth, parts, token_labels
+from tinygpt.lm.dataset import Tokens, read_tokens
+from tinygpt.lm.figures import Attention, Curves
+from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Out
+
+STORY_TOKENS = 40  # of a validation story
+MAX_TOKENS = 56  # of a text that was given: as many labels as a picture has room for
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that is drawn.
+
+    Args:
+        labels: the tokens of the text, visible.
+        curves: the course of training.
+        baselines: losses of other models on the same tokens, nats per token.
+        weights: final and initial, by part.
+        looks: at the initialisation, at each snapshot, at the final weights.
+        worth: of the heads of the final model; None if not measured.
+    """
+
+    labels: Sequence[str]
+    curves: Curves
+    baselines: Mapping[str, float]
+    weights: tuple[Mapping[Part, np.ndarray], Mapping[Part, np.ndarray]]
+    looks: Sequence[Look]
+    worth: HeadWorth | None
+
+    @property
+    def final(self) -> Look:
+        """The final weights."""
+        return self.looks[-1]
+
+    @property
+    def snapshots(self) -> Sequence[Look]:
+        """What has a step axis: steps from 1 on, each once."""
+        return list({look.step: look for look in self.looks[1:]}.values())
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+    """Draw a run, finished or not.
+
+    Args:
+        config: [plot] and `runtime.threads` are used.
+        inputs: "train" (or a checkpoint in its place), "eval", "build-dataset", "tokenize".
+        out: where the artifact goes.
+        report: told the progress, and where a text had to be cut.
+    Raises:
+        ConfigError: `plot.text` is empty.
+    """
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
+    with inputs["build-dataset"].open("val.bin") as stream:
+        validation = read_tokens(stream, tokenizer.vocab_size)
+    findings = find(config, inputs, tokenizer, validation, report)
+    heads = findings.final.maps.shape[0] * findings.final.maps.shape[1]
+    report.task("draw", heads + len(findings.final.maps) + 8, unit="pictures")
+    pictures = []
+    with figures.style():
+        for name, figure in draw(findings):
+            pictures.append(f"{name}.{config.plot.format}")
+            out.bytes(pictures[-1], figures.to_bytes(figure, config.plot.format))
+            report.advance()
+    out.bytes("attention_heatmaps/heads.csv", table(head_rows(findings)))
+    out.bytes("attention_heatmaps/token_losses.csv", table(token_rows(findings)))
+    out.bytes("weight_distributions/matrices.csv", table(matrix_rows(findings.looks)))
+    out.json("weight_distributions/singular_values.json", spectrum_values(findings))
+    out.json("summary.json", {"rows": summary(findings, len(pictures)), "pictures": pictures})
+
+
+def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, validation: Tokens, report: Report) -> Findings:
+    """Measure everything."""
+    train, evaluation = inputs["train"], inputs["eval"].read_json("eval.json")
+    card_json = train.read("config.json")
+    card = json.loads(card_json)
+    model = weights.read_model(card_json, train.read("model.safetensors"))
+    initial = initialise(GPT(model.config, model.vocab_size), card["train"]["seed"])
+    token_ids = choose_text(config, tokenizer, validation, model.config.context_length, report)
+
+    snapshots = [name for name in train.names() if name.startswith("snapshots/")]
+    report.task("look", 2 + len(snapshots), unit="models")
+    looks = [Look.at(initial, token_ids, 0)]
+    for name in snapshots:
+        report.advance()
+        looks.append(Look.at(weights.read_model(card_json, train.read(name)), token_ids, int(name[-20:-12])))
+    looks.append(Look.at(model, token_ids, card["step"]))
+    report.advance()
+    comparable = evaluation["judged"] == "validation split"  # losses on another text do not belong beside the curve
+    baselines = {name: score["loss"] for name, score in evaluation["baselines"].items() if comparable}
+    sample = validation[: (config.plot.ablation_tokens or 0) + 1]
+    return Findings(
+        labels=token_labels([tokenizer.token_bytes(token_id) for token_id in token_ids]),
+        curves=Curves.from_rows([json.loads(line) for line in train.read("metrics.jsonl").splitlines()]),
+        baselines=baselines,
+        weights=(parts(arrays_of(model)), parts(arrays_of(initial))),
+        looks=looks,
+        worth=head_worth(model, sample) if len(sample) > 1 else None,
+    )
+
+
+def choose_text(config: Config, tokenizer: Tokenizer, validation: Tokens, context_length: int, report: Report) -> list[int]:
+    """The tokens that are drawn."""
+    if config.plot.text is None:
+        story: list[int] = validation[: min(STORY_TOKENS, context_length)].tolist()
+        return story[: story.index(tokenizer.end_of_story)] or story if tokenizer.end_of_story in story else story
+    token_ids, limit = tokenizer.encode(config.plot.text), min(MAX_TOKENS, context_length)
+    if not token_ids:
+        raise ConfigError("`plot.text` is empty", hint='give a text, e.g., `tinygpt plot --text "Once upon a time"`')
+    if len(token_ids) > limit:
+        report.note(f"the text has {len(token_ids)} tokens; the first {limit} are drawn")
+    return token_ids[:limit]
+
+
+def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Every picture with its name."""
+    yield "training_curves", figures.training_curves(findings.curves, findings.baselines)
+    attention = Attention(findings.labels, findings.final.maps, findings.final.scores, findings.worth)
+    yield "attention_heatmaps/overview", figures.overview(attention)
+    for layer, head, figure in figures.head_maps(attention):
+        yield f"attention_heatmaps/layer-{layer}-head-{head}", figure
+    trained, initial = findings.weights
+    for place in dict.fromkeys(part.layer for part in trained):
+        name = "embeddings" if place is None else f"layer-{place}"
+        yield f"weight_distributions/{name}", figures.histograms(trained, initial, place)
+    final, first, looks = findings.final.spectra, findings.looks[0].spectra, findings.snapshots
+    yield "weight_distributions/spectral_norms", figures.norms_by_layer(final, first)
+    yield "weight_distributions/singular_values", figures.singular_values(final, first)
+    if len(looks) > 1:
+        steps = np.array([look.step for look in looks])
+        yield "weight_distributions/spectral_norms_over_time", figures.norms_over_time(steps, [look.spectra for look in looks])
+        yield "attention_heatmaps/scores_over_time", figures.scores_over_time(steps, [look.scores for look in looks])
+        if len(findings.labels) > 1:
+            losses = np.stack([look.losses for look in looks])
+            yield "attention_heatmaps/token_losses_over_time", figures.token_losses_over_time(findings.labels, steps, losses)
+
+
+def table(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as CSV; floats with six digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    return text.getvalue().encode("utf-8")
+
+
+def head_rows(findings: Findings) -> Iterator[Sequence[object]]:
+    """Scores of every head at every step, and the worth of the final heads."""
+    yield ("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction", "loss_change", "standard_error")
+    for look in findings.looks:
+        s = look.scores
+        for layer, head in np.ndindex(s.entropy.shape):
+            scores = (float(of[layer, head]) for of in (s.entropy, s.previous_token, s.first_token, s.induction))
+            worth = findings.worth if look is findings.final else None
+            costs = (float(of[layer, head]) for of in (worth.change, worth.standard_error)) if worth else ("", "")
+            yield (look.step, layer, head, *scores, *costs)
+
+
+def token_rows(findings: Findings) -> Iterator[Sequence[object]]:
+    """Loss of every token of the text at every step."""
+    yield ("step", "position", "token", "loss_nats")
+    for look in findings.looks:
+        for position, loss in enumerate(look.losses.tolist(), 1):
+            yield (look.step, position, findings.labels[position], loss)
+
+
+def matrix_rows(looks: Sequence[Look]) -> Iterator[Sequence[object]]:
+    """Spectral norm and stable rank of every matrix at every step; step 0 is the initialisation."""
+    yield ("step", "layer", "matrix", "spectral_norm", "stable_rank")
+    for look in looks:
+        for part, spectrum in look.spectra.items():
+            layer = "" if part.layer is None else part.layer
+            yield (look.step, layer, part.kind, spectrum.spectral_norm, spectrum.stable_rank)
+
+
+def spectrum_values(findings: Findings) -> list[dict[str, object]]:
+    """All singular values, of the final weights and at initialisation."""
+
+    def rounded(spectrum: Spectrum) -> list[float]:
+        return [float(f"{value:.6g}") for value in spectrum.values]
+
+    first = findings.looks[0].spectra
+    return [
+        {"layer": part.layer, "matrix": part.kind, "trained": rounded(spectrum), "initial": rounded(first[part])}
+        for part, spectrum in findings.final.spectra.items()
+    ]
+
+
+def summary(findings: Findings, pictures: int) -> list[list[str]]:
+    """The result table."""
+    look, worth = findings.final, findings.worth
+
+    def where(values: np.ndarray) -> str:
+        layer, head = np.unravel_index(int(values.argmax()), values.shape)
+        return f"layer {layer}, head {head}"
+
+    rows = [
+        ["text", f"{len(findings.labels)} tokens"],
+        ["strongest induction", f"{where(look.scores.induction)}: {look.scores.induction.max():.2f}"],
+        ["strongest previous token", f"{where(look.scores.previous_token)}: {look.scores.previous_token.max():.2f}"],
+    ]
+    if worth is not None:
+        change = f"{worth.change.max():+z.4f} nats per token without it, on {worth.tokens:,} validation tokens"
+        rows.append(["dearest head", f"{where(worth.change)}: {change}"])
+    part, spectrum = max(look.spectra.items(), key=lambda item: item[1].spectral_norm)
+    place = part.kind if part.layer is None else f"layer {part.layer}, {part.kind}"
+    return [*rows, ["largest spectral norm", f"{place}: {spectrum.spectral_norm:.2f}"], ["pictures", f"{pictures}"]]
