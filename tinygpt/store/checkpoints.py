@@ -8,6 +8,7 @@
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Checkpoints:
         self._begin()
         fresh, final = self.folder / f".new.{secrets.token_hex(6)}", self._place(step)
         records = {}
-        files.make_folder(fresh)
         try:
+            files.make_folder(fresh)
             for name, data in parts.items():
                 if not files.is_safe_name(name):
                     raise ValueError(f"{name!r} is not a plain, relative file name")
@@ -87,7 +88,7 @@ class Checkpoints:
             raise
         saved = self._load(step)
         for old in self.steps()[:-keep]:
-            self._drop(self._place(old))
+            self._drop(self._place(old), self.folder / f".gone.{secrets.token_hex(6)}")
         return saved
 
     def keep(self, name: str, data: bytes) -> None:
@@ -121,9 +122,10 @@ class Checkpoints:
         return files.set_aside(self.folder, self.root / ".trash", f"{label}-{self.folder.name}")
 
     def remove(self) -> None:
-        """Forget the run: its result is published."""
-        if self.folder.is_dir():
-            self._drop(self.folder)
+        """Forget the run: its result is published. What cannot be removed is left to `gc`."""
+        with suppress(StorageError):
+            if self.folder.is_dir():
+                self._drop(self.folder, self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}"))
 
     def _load(self, step: int) -> Artifact:
         artifact = Artifact.load(self._place(step), self.root)
@@ -145,9 +147,8 @@ class Checkpoints:
             if entry.name.startswith("."):
                 files.remove(entry)
 
-    def _drop(self, folder: Path) -> None:
-        """Remove a folder so that no half-removed one can be taken for a whole one."""
-        gone = folder.with_name(f".gone.{secrets.token_hex(6)}")
+    def _drop(self, folder: Path, gone: Path) -> None:
+        """Remove a folder so that no half-removed one can be taken for a whole one; `gone` is a name that is swept up."""
         files.rename(folder, gone)
         files.remove(gone)
 

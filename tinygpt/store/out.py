@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from tinygpt.errors import StorageError
 from tinygpt.store import files
 from tinygpt.store.artifact import MANIFEST, Manifest
 from tinygpt.store.checkpoints import Checkpoints
@@ -24,12 +25,16 @@ class Out:
     """
 
     def __init__(self, folder: Path, checkpoints: Checkpoints) -> None:
-        files.make_folder(folder)
         self.folder = folder
         self.checkpoints = checkpoints
         self.facts: dict[str, object] = {}
         self.files: dict[str, FileRecord] = {}
         self._folders = [folder]
+        try:
+            files.make_folder(folder)
+        except StorageError:
+            self.discard()
+            raise
 
     def bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file, durable on return."""

@@ -254,7 +254,7 @@ class Store:
 
 def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[str, Artifact]) -> Manifest:
     records = {name: artifact.record for name, artifact in inputs.items()}
-    return Manifest(stage, version, key, tables, records, {}, {"created": _now()})
+    return Manifest(stage, version, key, {name: dict(table) for name, table in tables.items()}, records, {}, {"created": _now()})
 
 
 def _now() -> str:

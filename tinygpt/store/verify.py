@@ -88,11 +88,19 @@ def _unfinished(store: "Store", folder: Path) -> Iterator[Fault]:
         yield Fault("symlink", folder, folder, f"`{folder}` is a symbolic link")
     elif match and not match["random"]:
         if read_run(store.root, folder) is None and not living:
-            yield Fault("changed", folder / RUN, folder / RUN, f"`{folder / RUN}` is missing or was changed")
+            yield _undescribed(folder)
         if not living:
             yield from (_leftover(entry) for entry in entries(folder) if entry.name.startswith("."))
         for entry in entries(folder / CHECKPOINT):
             yield from _examined(store.root, entry, lambda artifact: _is_checkpoint(artifact, folder.name[-ID_LENGTH:]))
+
+
+def _undescribed(folder: Path) -> Fault:
+    if (folder / RUN).exists():
+        return Fault("changed", folder / RUN, folder / RUN, f"`{folder / RUN}` differs from its own hash")
+    if entries(folder / CHECKPOINT):
+        return Fault("missing", folder / RUN, folder, f"`{folder / RUN}` is missing")
+    return _leftover(folder)
 
 
 def _leftover(path: Path) -> Fault:
