@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, config, pipeline, run, train
+from tinygpt.cli import artifacts, bench, config, doctor, pipeline, run, train
 from tinygpt.cli.failures import Commands, exit_code
 from tinygpt.cli.options import Call
 
@@ -40,11 +40,13 @@ COMMANDS = {
     "eval": pipeline.evaluate,
     "sample": pipeline.sample,
     "plot": pipeline.plot,
+    "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(bench.app, name="bench")
 
 
 def invoke(arguments: list[str]) -> int:

@@ -33,7 +33,7 @@ def build_dataset(call: Call) -> None:
 def _simple(call: Call, name: str, following: str) -> None:
     from tinygpt.cli.session import Session
 
-    session = Session(call)
+    session = Session(call, reads_source=True)
     _finish(session, session.make(name, session.inputs(name), force=call.options.force), following)
 
 

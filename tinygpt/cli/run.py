@@ -33,7 +33,7 @@ def run(
         near = difflib.get_close_matches(until, STAGES, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
         raise UsageError(f"`{until}` is not a stage", hint=hint)
-    session = Session(call)
+    session = Session(call, reads_source=not dry_run)
     unsaid = {
         f"sample.{key}": (f"--{key.replace('_', '-')}", value)
         for key, value in SAMPLE_DEFAULTS.items()

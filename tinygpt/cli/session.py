@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt.cli.options import Call
-from tinygpt.config import Config, LoadedConfig, load_config, store_root
+from tinygpt.config import Config, HubSource, LoadedConfig, load_config, parse_source, store_root
 from tinygpt.errors import InputError, MissingArtifactError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, Runner, execute, find_inputs, plan, stage_key
@@ -30,10 +30,12 @@ class Session:
 
     Args:
         stream: generated text goes to stdout as it is made.
+        reads_source: the command may read the stories themselves, from the hub, too.
     """
 
     call: Call
     stream: bool = False
+    reads_source: bool = False
     loaded: LoadedConfig = field(init=False)
     store: Store = field(init=False)
     report: PlainReport = field(init=False)
@@ -63,15 +65,35 @@ class Session:
     @cached_property
     def outside(self) -> dict[str, str]:
         """What stands in keys instead of a spelling."""
-        from tinygpt.corpus import fingerprint
-
         config = self.config
-        held = {"data.source": fingerprint(config.data)}
+        held = {"data.source": self._fingerprint()}
         if config.eval.text is not None:
-            held["eval.text"] = f"sha256:{hash_file(Path(config.eval.text))}"
+            try:
+                held["eval.text"] = f"sha256:{hash_file(Path(config.eval.text))}"
+            except OSError as error:
+                why = f"cannot read `eval.text` = `{config.eval.text}`: {(error.strerror or str(error)).lower()}"
+                raise InputError(why, hint="name a text file") from error
         if config.train.init_from is not None:
             held["train.init_from"] = self.store.resolve(config.train.init_from, "train").digest
         return held
+
+    def _fingerprint(self) -> str:
+        """What `data.source` holds; the hub is asked before a corpus is made of it, and a source that is gone is what it was."""
+        from tinygpt.corpus import fingerprint
+
+        data = self.config.data
+        made = (corpus.manifest.provenance for corpus in self.store.list("corpus"))
+        known = next((str(facts["fingerprint"]) for facts in made if facts.get("source") == data.source), None)
+        asks = self.reads_source and (known is None or self.call.options.force)
+        if isinstance(parse_source(data.source), HubSource) and not asks:
+            return known or data.source  # a spelling is no fingerprint: nothing is found by it
+        try:
+            return fingerprint(data)
+        except InputError as gone:
+            if known is None:
+                raise
+            self.report.note(f"{gone.message}; using the stories read from it before")
+            return known
 
     def plan(self, until: str) -> dict[str, Planned]:
         """What `run --until` would do, by stage."""
