@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tinygpt import __version__
 from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
 from tinygpt.hashing import Digest, Key, hash_json
@@ -246,7 +247,7 @@ def execute(
         out = store.begin(stage.name, key, version=stage.version, tables=tables, inputs=inputs)
         try:
             runner(config, inputs, out, report)
-            out.provenance(seconds=round(time.monotonic() - began, 3))
+            out.provenance(seconds=round(time.monotonic() - began, 3), tinygpt=__version__)
             new = store.publish(out, stage=stage.name, version=stage.version, key=key, tables=tables, inputs=inputs)
         finally:
             out.discard()

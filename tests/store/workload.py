@@ -97,4 +97,4 @@ class Recorder:
         self.log.append(operation)
 
 
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
+ERRORS = (errno.ENOSPC, errno.EIO)

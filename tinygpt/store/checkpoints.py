@@ -111,9 +111,11 @@ class Checkpoints:
         try:
             with files.open_beneath(self.root, place) as stream:
                 return stream.read()
-        except OSError as error:
+        except FileNotFoundError as error:
             hint = "start the run again with `tinygpt train --fresh`"
-            raise MissingArtifactError(f"`{self.root.joinpath(*place)}` cannot be read", hint=hint) from error
+            raise MissingArtifactError(f"`{self.root.joinpath(*place)}` is gone", hint=hint) from error
+        except OSError as error:
+            raise files.storage_error(error, self.root.joinpath(*place)) from error
 
     def set_aside(self, label: str) -> Path:
         """Move the whole unfinished run into the trash, under a name that begins with `label`; returns where it is now."""
