@@ -1,6 +1,8 @@
 """The numpy decoder against the torch model: the same logits, whatever is read at once and whatever was kept."""
 
+import ctypes
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -191,3 +193,12 @@ def test_the_weights_given_are_left_as_they_are() -> None:
     before = {name: array.copy() for name, array in good.items()}
     Decoder(model.config, V, good).start([[1, 2, 3]])
     assert all((before[name] == good[name]).all() for name in good)
+
+
+def test_numpy_computes_in_one_thread() -> None:
+    library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
+    if not hasattr(library, "scipy_openblas_get_num_threads64_"):
+        pytest.skip("this numpy does not come with OpenBLAS")
+    library.scipy_openblas_set_num_threads64_(2)
+    decoder_of(make(VARIANTS[0]))
+    assert library.scipy_openblas_get_num_threads64_() == 1

@@ -1,12 +1,13 @@
 """The forward pass of lm/model.py in numpy, one position at a time, with the keys and values of the past kept.
 
-It needs no torch, which alone takes seconds to import, and gives the logits of GPT.forward up to rounding. One BLAS thread is
-best (OPENBLAS_NUM_THREADS=1 before numpy is imported): the products are too small to share, and a second one waits by spinning.
+It needs no torch, which alone takes seconds to import, and gives the logits of GPT.forward up to rounding.
 Shapes: B sequences, T new positions, S positions read so far, new ones included; C, H, D, V as in lm/model.py.
 """
 
+import ctypes
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Decoder:
 
     def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Array], *, max_sequences: int = 1) -> None:
         _check(config, vocab_size, weights)
+        _one_blas_thread()
         self.config, self.context_length = config, config.context_length
         self.length = self.sequences = 0  # S and B
         self.embedding = weights["token_embedding.weight"]
@@ -182,6 +184,20 @@ def _gelu(x: Array) -> Array:
     y *= x
     y *= 0.5
     return y
+
+
+def _one_blas_thread() -> None:
+    """Have numpy's own OpenBLAS compute in the calling thread, from now on; other BLAS libraries are left as they are.
+
+    The products are too small to share: a second thread gains nothing, and where the cores are busy it waits for them, spinning,
+    for milliseconds. A story also no longer depends on the number of cores.
+    """
+    try:
+        library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
+    except (ImportError, OSError):  # numpy 1.26, and builds where no library lies behind that name
+        return
+    if set_num_threads := getattr(library, "scipy_openblas_set_num_threads64_", None):
+        set_num_threads(1)
 
 
 def _linear(weights: Mapping[str, Array], name: str) -> tuple[Array, Array]:
