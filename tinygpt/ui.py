@@ -263,6 +263,6 @@ def say_json(value: object) -> None:
     print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), flush=True)  # noqa: T201
 
 
-def failure(message: str, hint: str | None) -> str:
-    """The one form of an error."""
-    return escape(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""))
+def failure(message: str, hint: str | None, *, is_mistake: bool = True) -> str:
+    """The one form of an error; a run that was asked to stop is none."""
+    return escape(("error: " if is_mistake else "") + message + (f"\n\nhint: {hint}" if hint else ""))

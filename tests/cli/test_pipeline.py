@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Result
 from tinygpt.cli import invoke
+from tinygpt.store import Store
 from tinygpt.ui import escape
 
 CONFIG = """
@@ -368,6 +369,51 @@ def test_a_source_too_short_for_one_window_exits_4(tinygpt, tmp_path):
     (tmp_path / "tinygpt.toml").write_text(CONFIG.replace("context_length = 32", "context_length = 4096"))
     result = tinygpt("run", "--source", "tiny.txt")
     assert result.code == 4, result.err
+
+
+def test_a_source_that_is_gone_is_what_it_was(tinygpt, tmp_path):
+    stories = "".join(f"Story {number} of a cat and a dog.\n<|endoftext|>\n" for number in range(60))
+    (tmp_path / "my.txt").write_text(stories)
+    (tmp_path / "tinygpt.toml").write_text(CONFIG)
+    assert tinygpt("tokenize", "--source", "my.txt").code == 0
+    (tmp_path / "my.txt").unlink()
+    result = tinygpt("build-dataset", "--source", "my.txt")
+    assert result.code == 0, result.err
+    assert "using the stories read from it before" in result.err
+    (tmp_path / "my.txt").write_text(stories + "One more.\n")
+    assert "cached" not in tinygpt("tokenize", "--source", "my.txt").err
+
+
+def test_a_signal_leaves_a_store_that_is_whole(tinygpt, tmp_path, monkeypatch):
+    def interrupted(config, inputs, out, report):
+        out.bytes("tokenizer.json", b"half")
+        report.task("learn", 10)
+        signal.raise_signal(signal.SIGTERM)
+
+    (tmp_path / "tinygpt.toml").write_text(CONFIG)
+    with monkeypatch.context() as patch:
+        patch.setattr("tinygpt.stages.tokenize.run", interrupted)
+        result = tinygpt("tokenize")
+    assert result.code == 143
+    assert "stopped by SIGTERM" in result.err
+    assert tinygpt("artifacts", "verify").code == 0
+    assert not list((tmp_path / "artifacts").glob("tokenize/*"))
+    assert tinygpt("tokenize").code == 0
+
+
+def test_a_store_in_use_exits_9(tinygpt, tmp_path):
+    (tmp_path / "tinygpt.toml").write_text(CONFIG)
+    with Store(tmp_path / "artifacts").alone(timeout=None):
+        result = tinygpt("tokenize", "--set", "runtime.lock_timeout=0")
+    assert result.code == 9, result.err
+
+
+def test_training_goes_on_from_a_finished_model(here):
+    model = json.loads(here("train", "--json").out)["key"][:12]
+    further = here("train", "--set", f"train.init_from={model}", "--json")
+    assert further.code == 0, further.err
+    assert json.loads(further.out)["key"][:12] != model
+    assert "cached" in here("train", "--set", f"train.init_from={model}").err
 
 
 def test_a_store_that_is_a_file_exits_8(tinygpt, tmp_path):

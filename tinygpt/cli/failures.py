@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tinygpt.errors import Interrupted, StorageError, TinygptError, UsageError
+from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
 
 # Typer carries click inside or depends on it, by version; both ways these are its classes.
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -104,7 +104,8 @@ def exit_code(call: Callable[[], Any], arguments: list[str], signals: Signals, r
     if "--debug" in arguments:
         traceback.print_exception(error)
     shown = as_user_error(error)
-    print(failure(rephrase(shown.message), shown.hint and rephrase(shown.hint)), file=sys.stderr)  # noqa: T201
+    is_mistake = not isinstance(shown, StoppedEarly | Interrupted)
+    print(failure(rephrase(shown.message), shown.hint and rephrase(shown.hint), is_mistake=is_mistake), file=sys.stderr)  # noqa: T201
     return shown.exit_code
 
 

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +51,7 @@ class Call:
     arguments: list[str]
     signals: Signals = field(default_factory=Signals)
     options: Options = Options()
-    flags: Mapping[str, tuple[str, object]] = field(default_factory=dict)
+    flags: dict[str, tuple[str, object]] = field(default_factory=dict)
 
     def rephrase(self, text: str) -> str:
         """Spell every `tinygpt ...` in a text as this user has to type it: the same program, the same run, the same store."""

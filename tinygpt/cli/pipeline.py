@@ -94,12 +94,13 @@ def sample(
         "max_new_tokens": max_new_tokens, "num_samples": num_samples, "seed": seed, "overflow": overflow,
     }  # fmt: skip
     call.flags = {f"sample.{name}": (f"--{name.replace('_', '-')}", value) for name, value in values.items()}
+    call.flags["sample.prompt"] = ("PROMPT" if file is None else "--file", prompt)
     streams = stream and not call.options.json
     session = Session(call, stream=streams)
+    inputs = session.inputs_around("sample", session.trained(model), model)
     if session.config.sample.seed is None:
         drawn = _draw_seed(session)
         session.report.note(f"seed {drawn} (repeat with --seed {drawn})")
-    inputs = session.inputs_around("sample", session.trained(model), model)
     outcome = session.make("sample", inputs, force=call.options.force)
     if outcome.cached or not streams:
         print_samples(outcome.artifact, as_json=call.options.json)

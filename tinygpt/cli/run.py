@@ -20,19 +20,22 @@ EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
 def run(
     call: Call,
     *,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")] = "plot",
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why.")] = False,
 ) -> None:
     """Do all stages: corpus, tokenize, build-dataset, train, eval, sample, plot."""
     from tinygpt.cli.session import Session
     from tinygpt.pipeline import STAGES
 
-    if until not in STAGES:
+    last = until or list(STAGES)[-1]
+    if last not in STAGES:
         import difflib
 
-        near = difflib.get_close_matches(until, STAGES, 1)
+        near = difflib.get_close_matches(last, STAGES, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
-        raise UsageError(f"`{until}` is not a stage", hint=hint)
+        raise UsageError(f"`{last}` is not a stage", hint=hint)
     session = Session(call, reads_source=not dry_run)
     unsaid = {
         f"sample.{key}": (f"--{key.replace('_', '-')}", value)
@@ -41,14 +44,14 @@ def run(
     }
     session.reload(unsaid)
     if dry_run:
-        _show_plan(session, until)
+        _show_plan(session, last)
         return
     made: dict[str, Outcome] = {}
     for name, stage in STAGES.items():
         inputs = {source: made[source].artifact for source in stage.inputs}
-        force = call.options.force and (until in ("plot", name))
+        force = call.options.force and until in (None, name)
         made[name] = (train_stage if name == "train" else _stage(name))(session, inputs, force=force)
-        if name == until:
+        if name == last:
             break
     _conclude(session, made)
 

@@ -117,10 +117,13 @@ class Session:
             out.provenance(preset=self.loaded.preset, command=self.call.arguments)
             (runner or import_module(f"tinygpt.stages.{name.replace('-', '_')}").run)(config, inputs, out, report)
 
-        outcome = execute(
-            STAGES[name], self.config, inputs, store=self.store, outside=self.outside, runner=run, report=self.report,
-            force=force, lock_timeout=self.config.runtime.lock_timeout,
-        )  # fmt: skip
+        try:
+            outcome = execute(
+                STAGES[name], self.config, inputs, store=self.store, outside=self.outside, runner=run, report=self.report,
+                force=force, lock_timeout=self.config.runtime.lock_timeout,
+            )  # fmt: skip
+        finally:
+            self.report.close()
         self.show(outcome)
         if self.call.signals.received is not None:  # came during the last step, which was finished and kept
             raise KeyboardInterrupt

@@ -93,6 +93,5 @@ def train_stage(
     try:
         return session.make("train", inputs, force=force, runner=runner)
     except (StoppedEarly, Interrupted) as stopped:
-        session.report.close()
         stopped.hint = f"`tinygpt {'run' if session.call.arguments[0] == 'run' else 'train --resume'}` continues it"
         raise
