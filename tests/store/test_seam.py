@@ -35,7 +35,7 @@ WRITERS = {
     "touch",
     "symlink_to",
 }
-WRITERS |= {"fsync", "truncate", "ftruncate", "chmod", "copy", "copytree", "move", "copyfile", "NamedTemporaryFile", "mkdtemp"}
+WRITERS |= {"fsync", "truncate", "ftruncate", "chmod", "NamedTemporaryFile", "mkdtemp"}
 
 
 def writes(path: Path) -> list[str]:
@@ -49,7 +49,11 @@ def writes(path: Path) -> list[str]:
         owner = ast.unparse(function.value) if isinstance(function, ast.Attribute) else ""
         harmless = name == "replace" and (len(node.args) != 1 or not owner or node.keywords)  # of texts and dataclasses
         modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and name == "open"]
-        if (name in WRITERS and owner != "files" and not harmless) or {"w", "wb", "a", "ab", "x", "xb", "r+b"} & set(modes):
+        if (
+            (name in WRITERS and owner != "files" and not harmless)
+            or owner == "shutil"
+            or {"w", "wb", "a", "ab", "x", "xb", "r+b"} & set(modes)
+        ):
             found.append(f"{path.name}:{node.lineno} {ast.unparse(function)}")
     return found
 
