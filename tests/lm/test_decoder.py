@@ -1,7 +1,7 @@
 """The numpy decoder against the torch model: the same logits, whatever is read at once and whatever was kept."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import product
 from typing import Any
@@ -27,6 +27,15 @@ VARIANTS = [
     for values in product(("pre", "post"), ("gelu", "relu"), ("learned", "sinusoidal", "none"), (True, False))
 ]
 variants = st.sampled_from(VARIANTS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_torch_thread() -> Iterator[None]:
+    """Products this small are slower in two threads, and far slower where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make(config: ModelConfig, seed: int = 0, vocab_size: int = V) -> GPT:
