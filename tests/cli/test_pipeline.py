@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Result
 from tinygpt.cli import invoke
+from tinygpt.config import parse_source
 from tinygpt.store import Store
 from tinygpt.ui import escape
 
@@ -382,6 +383,21 @@ def test_a_source_that_is_gone_is_what_it_was(tinygpt, tmp_path):
     assert "using the stories read from it before" in result.err
     (tmp_path / "my.txt").write_text(stories + "One more.\n")
     assert "cached" not in tinygpt("tokenize", "--source", "my.txt").err
+
+
+def test_the_hub_is_asked_only_where_stories_have_to_be_read(tinygpt, tmp_path, monkeypatch):
+    (tmp_path / "tinygpt.toml").write_text(CONFIG.replace('"builtin"', '"org/name"'))
+    assert tinygpt("train").code == 3  # not 7: it would not read the stories
+    assert tinygpt("run", "--dry-run").code == 0
+    with monkeypatch.context() as patch:
+        for place in ("tinygpt.corpus.fingerprint", "tinygpt.stages.corpus.fingerprint"):
+            patch.setattr(place, lambda data: "org/name@0123")
+        patch.setattr("tinygpt.corpus.parse_source", lambda spelling: parse_source("builtin"))
+        assert tinygpt("tokenize").code == 0
+    assert "cached" in tinygpt("tokenize").err
+    assert tinygpt("build-dataset").code == 0
+    assert tinygpt("run", "--until", "tokenize", "--force").code == 0
+    assert tinygpt("run", "--until", "corpus", "--force").code == 7
 
 
 def test_a_signal_leaves_a_store_that_is_whole(tinygpt, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def run(
         near = difflib.get_close_matches(last, STAGES, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
         raise UsageError(f"`{last}` is not a stage", hint=hint)
-    session = Session(call, reads_source=not dry_run)
+    session = Session(call, reads_source=not dry_run, renews_source=call.options.force and until in (None, "corpus"))
     unsaid = {
         f"sample.{key}": (f"--{key.replace('_', '-')}", value)
         for key, value in SAMPLE_DEFAULTS.items()

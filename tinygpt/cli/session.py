@@ -31,11 +31,13 @@ class Session:
     Args:
         stream: generated text goes to stdout as it is made.
         reads_source: the command may read the stories themselves, from the hub, too.
+        renews_source: and asks the hub for its newest ones although there is a corpus.
     """
 
     call: Call
     stream: bool = False
     reads_source: bool = False
+    renews_source: bool = False
     loaded: LoadedConfig = field(init=False)
     store: Store = field(init=False)
     report: PlainReport = field(init=False)
@@ -84,7 +86,7 @@ class Session:
         data = self.config.data
         made = (corpus.manifest.provenance for corpus in self.store.list("corpus"))
         known = next((str(facts["fingerprint"]) for facts in made if facts.get("source") == data.source), None)
-        asks = self.reads_source and (known is None or self.call.options.force)
+        asks = self.reads_source and (known is None or self.renews_source)
         if isinstance(parse_source(data.source), HubSource) and not asks:
             return known or data.source  # a spelling is no fingerprint: nothing is found by it
         try:

@@ -56,7 +56,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     try:
         for record in train(session.state, session.batches, config.train):
             session.record(record)
-            figures = {"loss": record.loss, "perplexity": math.exp(min(record.loss, 50))}
+            speed = session.tokens(record.step - first_step) / (time.monotonic() - started)
+            figures = {"loss": record.loss, "perplexity": math.exp(min(record.loss, 50)), "tokens_per_second": speed}
             if is_evaluation_step(record.step, config.train):
                 session.evaluate()
             if record.step in session.snapshot_steps:
