@@ -259,12 +259,15 @@ def _hostile() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", _hostile())
+HOSTILE = _hostile()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
 def test_a_foreign_tokenizer_is_refused_before_the_native_library_sees_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name not in {"duplicate key", "duplicate vocab", "unknown key", "zero is false", "other layout", "id is true"}:
         monkeypatch.setattr(module.tokenizers, "Tokenizer", None)
     with pytest.raises(InputError, match=r"not a tokenizer\.json that tinygpt wrote") as caught:
-        Tokenizer.from_bytes(_hostile()[name])
+        Tokenizer.from_bytes(HOSTILE[name])
     assert len(caught.value.message) < 200
 
 

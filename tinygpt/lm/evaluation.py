@@ -73,7 +73,8 @@ def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDA
     Raises:
         InputError: there are fewer than two tokens.
     """
-    total, story, text_bytes = 0.0, 0, 0
+    totals: list[float] = []
+    story, text_bytes = 0, 0
     sums, counts = np.zeros((2, np.count_nonzero(tokens == end_of_story) + 1))
     for start, losses in window_losses(model, tokens):
         targets = tokens[start + 1 : start + 1 + len(losses)]
@@ -83,11 +84,11 @@ def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDA
         sums[here] += np.bincount(stories, losses)
         counts[here] += np.bincount(stories)
         story = here.stop - 1 + int(ends[-1])
-        total += float(losses.sum())
+        totals.append(float(losses.sum()))
         text_bytes += int(byte_lengths[targets].sum())
     predicted = len(tokens) - 1
     sums, counts = sums[counts > 0], counts[counts > 0]
-    score = Score.of(total / predicted, predicted, text_bytes)
+    score = Score.of(math.fsum(totals) / predicted, predicted, text_bytes)
     return Evaluation(score, predicted, text_bytes, len(counts), standard_error(sums, counts))
 
 
@@ -97,7 +98,7 @@ def mean_loss(model: GPT, tokens: Tokens) -> float:
     Raises:
         InputError: there are fewer than two tokens.
     """
-    return sum(float(losses.sum()) for _, losses in window_losses(model, tokens)) / (len(tokens) - 1)
+    return math.fsum(float(losses.sum()) for _, losses in window_losses(model, tokens)) / (len(tokens) - 1)
 
 
 def standard_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:

@@ -1,0 +1,65 @@
+"""Stage `build-dataset`: a corpus and a tokenizer in, token shards of the two splits out."""
+
+import time
+from array import array
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import numpy as np
+
+from tinygpt.config import Config
+from tinygpt.corpus import read_stories
+from tinygpt.errors import InputError
+from tinygpt.lm.dataset import encode_stories
+from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Out
+
+SPLITS = ("train", "val")
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+    """Split the corpus and write its tokens; of the corpus only 8 bytes a story are held, to count duplicates.
+
+    Args:
+        config: [dataset] is used.
+        inputs: "corpus" and "tokenize".
+        out: where the artifact goes.
+        report: told the progress.
+    Raises:
+        InputError: one of the splits is empty, or a story is not Unicode.
+    """
+    tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
+    source = inputs["corpus"].read_json("meta.json")
+    sizes = {split: {"stories": 0, "tokens": 0, "bytes": 0} for split in SPLITS}
+    hashes = array("Q")
+    began = time.monotonic()
+    report.task("encode", source["stories"], unit="stories")
+    with ExitStack() as files:
+        stream = files.enter_context(inputs["corpus"].open("stories.jsonl.gz"))
+        shards = {split: files.enter_context(out.stream(f"{split}.bin")) for split in SPLITS}
+        for batch in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
+            for name, split in (("train", batch.train), ("val", batch.val)):
+                shards[name].write(split.to_bytes())
+                sizes[name]["stories"] += split.stories
+                sizes[name]["tokens"] += len(split.tokens)
+                sizes[name]["bytes"] += split.text_bytes
+            hashes.extend(batch.hashes)
+            report.advance(len(batch.hashes))
+    for name in SPLITS:
+        if not sizes[name]["stories"]:
+            fraction = config.dataset.val_fraction
+            raise InputError(
+                f"none of the {len(hashes)} stories is in the {name} split with `dataset.val_fraction` = {fraction}",
+                hint="give more stories, or change `dataset.val_fraction`",
+            )
+    tokens = sum(size["tokens"] for size in sizes.values())
+    out.provenance(tokens_per_second=round(tokens / max(time.monotonic() - began, 1e-3)))
+    duplicates = len(hashes) - len(np.unique(hashes))
+    meta: dict[str, object] = {"vocab_size": tokenizer.vocab_size, "end_of_story": tokenizer.end_of_story, **sizes}
+    if "label" in source["source"]:
+        meta["label"] = source["source"]["label"]
+    out.json("meta.json", meta | {"duplicates": duplicates})
+    rows = [[name, "{stories:,} stories, {tokens:,} tokens, {bytes:,} bytes".format(**sizes[name])] for name in SPLITS]
+    rows.append(["duplicates", f"{duplicates:,} stories equal an earlier one; equal stories are in one split"])
+    out.json("summary.json", {"rows": rows})

@@ -1,0 +1,109 @@
+"""Stage `tokenize`: a corpus in, the tokenizer learned from its train split out."""
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygpt.config import Config
+from tinygpt.corpus import read_stories
+from tinygpt.errors import InputError
+from tinygpt.lm.dataset import encode_stories, is_validation
+from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.report import Report
+from tinygpt.store import Artifact, Out
+
+LONGEST = 20  # entries named in report.json
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+    """Learn the tokenizer, then encode the train split with it once to say what it is worth.
+
+    Args:
+        config: [tokenizer] and `dataset.val_fraction` are used.
+        inputs: "corpus".
+        out: where the artifact goes.
+        report: told the progress.
+    Raises:
+        InputError: no story is left to train on, or one is not Unicode.
+    """
+    corpus, val_fraction = inputs["corpus"], config.dataset.val_fraction
+    stories = corpus.read_json("meta.json")["stories"]
+    seen = TrainSplit()
+    report.task("learn the tokenizer", stories, unit="stories")
+    with corpus.open("stories.jsonl.gz") as stream:
+        tokenizer = Tokenizer.train(seen.watch(read_stories(stream), val_fraction, report), config.tokenizer)
+    if not seen.stories:
+        raise InputError(
+            f"none of the {stories} stories is in the train split with `dataset.val_fraction` = {val_fraction}",
+            hint="give more stories, or lower `dataset.val_fraction`",
+        )
+    report.task("measure it", stories, unit="stories")
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    with corpus.open("stories.jsonl.gz") as stream:
+        for batch in encode_stories(read_stories(stream), tokenizer, val_fraction):
+            counts += np.bincount(batch.train.tokens, minlength=tokenizer.vocab_size)
+            report.advance(len(batch.hashes))
+    out.bytes("tokenizer.json", tokenizer.to_bytes())
+    facts = describe(tokenizer, counts, seen, config.tokenizer.vocab_size)
+    out.json("report.json", facts)
+    out.json("summary.json", {"rows": summary(facts, config.tokenizer.min_frequency)})
+
+
+@dataclass
+class TrainSplit:
+    """What of the corpus the tokenizer was learned from."""
+
+    stories: int = 0
+    words: int = 0
+    bytes: int = 0
+
+    def watch(self, texts: Iterator[str], val_fraction: float, report: Report) -> Iterator[str]:
+        """The stories of the train split, counted as they pass."""
+        for number, text in enumerate(texts, start=1):
+            if number % 256 == 0:
+                report.advance(256)
+            if not is_validation(text, val_fraction):
+                yield text
+                self.stories += 1
+                self.words += len(text.split())
+                self.bytes += len(text.encode())
+
+
+def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: TrainSplit, asked: int) -> dict[str, object]:
+    """What the tokenizer is worth on the train split.
+
+    Args:
+        counts: (V,), how often each token occurs there.
+        asked: `tokenizer.vocab_size` of the configuration.
+    """
+    tokens = int(counts[tokenizer.end_of_story + 1 :].sum())
+    lengths: array[int] = tokenizer.byte_lengths
+    longest = sorted(range(tokenizer.vocab_size), key=lambda token_id: -lengths[token_id])[:LONGEST]
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "vocab_size_asked": asked,
+        "train": {"stories": seen.stories, "bytes": seen.bytes, "words": seen.words, "tokens": tokens},
+        "bytes_per_token": round(seen.bytes / max(tokens, 1), 4),
+        "tokens_per_word": round(tokens / max(seen.words, 1), 4),
+        "unused_entries": int((counts == 0).sum()),
+        "longest_entries": [tokenizer.decode([token_id]) for token_id in longest],
+    }
+
+
+def summary(facts: dict[str, object], min_frequency: int) -> list[list[str]]:
+    """The result table."""
+    entries = f"{facts['vocab_size']:,}"
+    if facts["vocab_size"] != facts["vocab_size_asked"]:
+        entries += f" of {facts['vocab_size_asked']:,} asked for; no other pair occurs {min_frequency} times"
+    longest = facts["longest_entries"]
+    assert isinstance(longest, list)
+    return [
+        ["entries", entries],
+        ["bytes per token", f"{facts['bytes_per_token']:.2f}"],
+        ["tokens per word", f"{facts['tokens_per_word']:.2f}"],
+        ["unused entries", f"{facts['unused_entries']:,}"],
+        ["longest entries", " ".join(repr(text) for text in longest[:5])],
+    ]
