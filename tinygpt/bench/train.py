@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from unittest import mock
 
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm.costs import costs
@@ -156,15 +157,14 @@ def _plain(block: Block) -> Step:
     import torch.nn.functional as F
 
     from tinygpt.lm import model as model_module
+    from tinygpt.lm.model import GPT, initialise
 
-    model = model_module.initialise(model_module.GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
+    model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     noise: Any = "PyTorch's own"
 
     def step() -> float:
-        fast = model_module.dropout
-        model_module.dropout = lambda x, p, *_: F.dropout(x, p)
-        try:
+        with mock.patch.object(model_module, "dropout", lambda x, p, *_: F.dropout(x, p)):
             tokens = torch.randint(0, VOCAB, (BATCH, ModelConfig().context_length + 1))
             logits = model(tokens[:, :-1], noise, explicit=True)
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
@@ -172,8 +172,6 @@ def _plain(block: Block) -> Step:
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        finally:
-            model_module.dropout = fast
         return loss.item()
 
     return step

@@ -5,18 +5,21 @@ The tests call them, and `tinygpt doctor` calls them again on the machine, and o
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm import weights
-from tinygpt.lm.dataset import Batches
+from tinygpt.lm.dataset import Batches, Tokens, story_spans
 from tinygpt.lm.decoder import Decoder
 from tinygpt.lm.loss import plain_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
+from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.lm.training import TrainState, train_step
 
 SMALL = ModelConfig(d_model=32, n_layers=2, n_heads=4, d_ff=64, context_length=16, dropout=0.1)
@@ -135,3 +138,32 @@ def _model(config: ModelConfig, vocab_size: int = VOCAB, scale: float = 1) -> GP
 
 def _tokens(rows: int, length: int, vocab_size: int = VOCAB) -> torch.Tensor:
     return torch.randint(0, vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+ALL = (
+    loss_at_initialisation,
+    one_batch_overfits,
+    future_moves_no_past,
+    three_paths_agree,
+    gradient_is_the_slope,
+    resume_changes_nothing,
+    partial(resume_changes_nothing, optimizer="muon"),
+)
+"""What `doctor` runs on the model itself."""
+
+
+def tokenizer_gives_text_back(tokenizer: Tokenizer, texts: Iterable[str]) -> Check:
+    """decode(encode(text)) == text."""
+    wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
+    detail = f"{wrong[0][:40]!r} came back changed" if wrong else "every text came back as it was"
+    return Check("tokenizer round trip", not wrong, detail)
+
+
+def no_story_in_both_splits(train: Tokens, validation: Tokens, end_of_story: int) -> Check:
+    """No validation story stands, token for token, in the train split."""
+    seen = {train[a:b].tobytes() for a, b in story_spans(train, end_of_story)}
+    spans = story_spans(validation, end_of_story)
+    shared = sum(validation[a:b].tobytes() in seen for a, b in spans)
+    return Check(
+        "no story in both splits", shared == 0, f"{shared} of {len(spans):,} validation stories are also in the train split"
+    )

@@ -1,0 +1,31 @@
+"""`tinygpt doctor` calls the properties that the tests call, and stops with exit code 6 where one does not hold."""
+
+import json
+
+import numpy as np
+
+from tinygpt.cli import invoke
+from tinygpt.lm import checks
+from tinygpt.lm.checks import Check
+
+
+def test_a_sound_installation_passes_every_check(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checks, "ALL", checks.ALL[:1])
+    assert invoke(["doctor", "--store", str(tmp_path / "store"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [check["passed"] for check in report["checks"]] == [True, True]
+    assert "precision" in report["machine"]
+
+
+def test_a_broken_model_is_named_and_ends_with_6(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checks, "ALL", (lambda: Check("loss at initialisation is ln V", False, "3.1"),))
+    assert invoke(["doctor", "--store", str(tmp_path / "store")]) == 6
+    error = capsys.readouterr().err
+    assert "WRONG  loss at initialisation" in error
+    assert "error: 1 of 2 checks found something wrong" in error
+
+
+def test_a_story_in_both_splits_is_found():
+    train, apart, shared = (np.array(ids, np.uint16) for ids in ([1, 2, 0, 3, 4, 0], [1, 3, 0], [5, 0, 3, 4, 0]))
+    assert checks.no_story_in_both_splits(train, apart, 0).passed
+    assert not checks.no_story_in_both_splits(train, shared, 0).passed
