@@ -70,7 +70,7 @@ def story(seed: int, index: int) -> str:
     rng = random.Random(f"tinygpt.builtin {VERSION} {seed} {index}")
     template = INTRO.strip() + " " + _pick(rng, PLOTS).strip()
     while "<" in template:
-        template = _CHOICE.sub(lambda match: _pick(rng, match[1].split("|")), template)
+        template = _CHOICE.sub(lambda match: _pick(rng, match[1].split("|")).lstrip(), template)
     slots = {name: _pick(rng, entries) for name, entries in _tables().items()} | cast(rng)
     text = template.format_map(slots).format_map(slots)  # twice: the words of a slot may name the cast
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -73,8 +73,8 @@ def stories(source: HubSource, split: str, field: str, report: Report) -> Iterat
         except _network_errors() as error:
             failures += 1
             if failures > TRIES or time.monotonic() - heard > OPEN_SECONDS / 2:
-                raise _lost(f"the connection to {endpoint()} was lost after {read:,} stories", error) from error
-            report.note(f"the connection to {endpoint()} broke after {read:,} stories; opening it again")
+                raise _lost(f"the connection to {endpoint()} was lost at story {read + 1:,}", error) from error
+            report.note(f"the connection to {endpoint()} broke at story {read + 1:,}; opening it again")
 
 
 def endpoint() -> str:

@@ -38,7 +38,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     if fingerprint(config.data) != before:
         raise InputError(f"`{config.data.source}` changed while it was read", hint="run the command again")
     if stories.repaired:
-        report.note(f"{stories.repaired:,} stories held half a surrogate pair; U+FFFD stands in its place")
+        report.note(f"U+FFFD stands for half a surrogate pair in {stories.repaired:,} of the stories")
     out.provenance(source=config.data.source, fingerprint=before)
     out.json("meta.json", {"stories": count, "bytes": size, "empty": stories.empty, "source": stories.source})
     rows = [["source", _describe(stories.source)], ["stories", f"{count:,}"], ["text", f"{size:,} bytes"]]
