@@ -1,4 +1,4 @@
-"""Files of stories: which are found, what their fingerprint depends on, how each format is read, and what is wrong with bad ones."""
+"""Files of stories: which are found, what their fingerprint depends on, how each format is read, what is said of bad ones."""
 
 import gzip
 import io
