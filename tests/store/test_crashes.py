@@ -2,16 +2,19 @@
 
 import errno
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.store.workload import ERRORS, FailAt, KillAt, KilledError, Recorder, run_all
+from tests.store.workload import CONFIG, ERRORS, OUTSIDE, FailAt, KillAt, KilledError, Recorder, run_all
+from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, StorageError, TinygptError
-from tinygpt.store import Store, files
-from tinygpt.store.files import Operation
+from tinygpt.pipeline import STAGES, execute
+from tinygpt.report import Report, SilentReport
+from tinygpt.store import Artifact, Out, Store, files
+from tinygpt.store.files import Hook, Operation
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -122,6 +125,22 @@ def test_a_failed_fsync_is_not_retried_and_nothing_is_published(tmp_path: Path) 
             assert [o.kind for o in recorder.log[number:] if o.path == failed.path and o.kind == "fsync"] == []
             stage = failed.path.relative_to(root).parts[1].rpartition("-")[0]
             assert [artifact.stage for artifact in Store(root).list(stage)] == []
+
+
+@pytest.mark.parametrize("hook", [KillAt, lambda number: FailAt(number, errno.EIO)])
+def test_a_forced_run_spoilt_anywhere_leaves_the_old_bytes_the_new_or_none(tmp_path: Path, hook: Callable[[int], Hook]) -> None:
+    def other(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+        out.bytes("data.bin", b"other")
+
+    for number in range(1, 26):  # a forced run has 21 operations
+        store, notes = Store(tmp_path / str(number)), SilentReport()
+        old = run_all(store.root, names=("corpus",))["corpus"]
+        with files.watched(hook(number)), suppress(StorageError, KilledError):
+            execute(STAGES["corpus"], CONFIG, {}, store=store, outside=OUTSIDE, runner=other, report=notes, force=True)
+        for artifact in store.list():
+            artifact.check()
+            assert artifact.digest == old or artifact.names() == ["data.bin"]
+        assert [fault for fault in store.verify() if fault.kind != "leftover"] == []
 
 
 @pytest.mark.parametrize("most", [1, 7])

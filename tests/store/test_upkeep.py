@@ -139,6 +139,15 @@ def test_work_in_progress_is_no_fault(full: Store) -> None:
     assert [fault.kind for fault in full.verify()] == ["leftover"]
 
 
+def test_damage_inside_damage_is_quarantined_once(full: Store) -> None:
+    run = full.begin("train", Key(hash_json("other"))).checkpoints
+    rewrite(save(run, 1).path("model.bin"), b"?")
+    (run.folder / "run.json").unlink()
+    assert {fault.kind for fault in full.verify()} == {"missing", "changed", "leftover"}
+    full.repair()
+    assert full.verify() == []
+
+
 def changed(store: Store, val_fraction: float) -> Artifact:
     """Another build-dataset from the same corpus."""
     config = Config(dataset=DatasetConfig(val_fraction=val_fraction))

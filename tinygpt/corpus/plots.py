@@ -49,7 +49,7 @@ fear: the dark / The sun went down and the room became dark / The dark lets us s
 gift: bake a cake / eggs / cake; bake a pie / apples / pie; bake bread / flour / bread; make a necklace / beads /
     necklace; make a crown / yellow flowers / crown; cook soup / carrots / soup; paint a picture / red paint / picture;
     sew a blanket / buttons / blanket; bake a cake / milk / cake; make a salad / cucumbers / salad; knit a scarf / wool /
-    scarf; build a bird house / nails / bird house; cook jam / raspberries / jam; make a card / glitter / card; bake some
+    scarf; build a bird house / nails / bird house; cook jam / raspberries / jam; make a card / glitter / card; bake
     bread / butter / bread
 hurt: bird / Chirp, chirp / wing / fly; kitten / Meow, meow / paw / run; duckling / Quack, quack / foot / swim; bunny /
     Squeak, squeak / leg / hop; puppy / Woof, woof / paw / run; bat / Squeak, squeak / wing / fly

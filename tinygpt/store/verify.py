@@ -59,8 +59,9 @@ def verify(store: "Store") -> list[Fault]:
 def repair(store: "Store", faults: list[Fault]) -> list[Path]:
     """Move what is at fault to the trash, deleting nothing; returns where it is now. Call it with the store to yourself."""
     culprits = dict.fromkeys(fault.culprit for fault in faults if fault.culprit)
-    labels = {path: "-".join(path.relative_to(store.root).parts).lstrip(".") for path in culprits}
-    return [files.set_aside(path, store.trash, labels[path]) for path in culprits]
+    outermost = [path for path in culprits if not any(parent in culprits for parent in path.parents)]
+    labels = {path: "-".join(path.relative_to(store.root).parts).lstrip(".") for path in outermost}
+    return [files.set_aside(path, store.trash, labels[path]) for path in outermost]
 
 
 def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
