@@ -1,6 +1,6 @@
 """The stories that tinygpt writes itself, so that a first run needs neither network nor files.
 
-Story i of a seed is a function of (VERSION, seed, i): a plot of plots.py with a cast and its words drawn at random.
+Story i of a seed is a function of (VERSION, seed, i): a plot of plots.txt with a cast and its words drawn at random.
 """
 
 import functools
@@ -9,9 +9,8 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TypeVar
-
-from tinygpt.corpus.plots import INTRO, PLOTS, TABLES
 
 VERSION = 1
 """Raised whenever a seed's stories change: it stands in the corpus key."""
@@ -68,7 +67,8 @@ def stories(seed: int) -> Iterator[str]:
 def story(seed: int, index: int) -> str:
     """Story number `index` of a seed: 130 to 210 words in paragraphs."""
     rng = random.Random(f"tinygpt.builtin {VERSION} {seed} {index}")
-    template = INTRO.strip() + " " + _pick(rng, PLOTS).strip()
+    _, introduction, *plots = _sections()
+    template = introduction + " " + _pick(rng, plots)
     while "<" in template:
         template = _CHOICE.sub(lambda match: _pick(rng, match[1].split("|")).lstrip(), template)
     slots = {name: _pick(rng, entries) for name, entries in _tables().items()} | cast(rng)
@@ -96,10 +96,17 @@ def _character(rng: random.Random, *, animal: bool) -> Character:
 
 
 @functools.cache
+def _sections() -> list[str]:
+    """The tables, the introduction and the plots of plots.txt."""
+    text = files("tinygpt.corpus").joinpath("plots.txt").read_text(encoding="utf-8")
+    return [section.strip() for section in re.split(r"^=== .*$", text, flags=re.MULTILINE)[1:]]
+
+
+@functools.cache
 def _tables() -> dict[str, list[str | list[str]]]:
-    """TABLES as lists; an entry of several parts is itself a list, which a plot indexes."""
+    """The tables as lists; an entry of several parts is itself a list, which a plot indexes."""
     tables: dict[str, list[str | list[str]]] = {}
-    for table in re.split(r"\n(?! )", TABLES.strip()):
+    for table in re.split(r"\n(?! )", _sections()[0]):
         name, _, entries = " ".join(table.split()).partition(": ")
         tables[name] = [entry.split(" / ") if " / " in entry else entry for entry in entries.split("; ")]
     return tables
