@@ -16,7 +16,9 @@ from tinygpt.config import ModelConfig
 from tinygpt.errors import CorruptArtifactError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_EPSILON = np.float32(1e-5)  # of LayerNorm
+# Arrays, because a Python number is converted anew each time it meets one
+_EPSILON, _ONE, _HALF = (np.array(value, np.float32) for value in (1e-5, 1, 0.5))
+_LINEAR, _CUBIC = (np.array(value * math.sqrt(2 / math.pi), np.float32) for value in (1, 0.044715))  # of GELU
 PREFILL = 256  # positions read at once: bounds the (T, S) scores of a long prompt
 
 
@@ -40,8 +42,11 @@ class Decoder:
         self.embedding = weights["token_embedding.weight"]
         self.unembedding = weights.get("unembed.weight", self.embedding).T  # (C, V)
         self.positions = _positions(config, weights)
+        if config.norm == "pre":
+            self.embedding = _centred(self.embedding)
+            self.positions = None if self.positions is None else _centred(self.positions)
         self.layers = [_Layer(config, _within(weights, f"blocks.{i}.")) for i in range(config.n_layers)]
-        self.norm = _Norm(_within(weights, "norm.")) if config.norm == "pre" else None
+        self.norm = _Norm(_within(weights, "norm."), centres=False) if config.norm == "pre" else None
         H, D = config.n_heads, config.d_model // config.n_heads
         # Keys lie transposed, so that both products of attention run along contiguous memory
         self.keys = np.empty((config.n_layers, max_sequences, H, D, config.context_length), np.float32)
@@ -103,7 +108,7 @@ class _Layer:
     def __init__(self, config: ModelConfig, weights: Mapping[str, Array]) -> None:
         self.pre_norm, self.gelu = config.norm == "pre", config.activation == "gelu"
         self.n_heads = config.n_heads
-        self.norm_1, self.norm_2 = _Norm(_within(weights, "norm_1.")), _Norm(_within(weights, "norm_2."))
+        self.norm_1, self.norm_2 = (_Norm(_within(weights, f"norm_{i}."), centres=not self.pre_norm) for i in (1, 2))
         self.qkv, self.qkv_bias = _linear(weights, "attention.qkv")
         scale = 1 / math.sqrt(config.d_model // config.n_heads)  # of the scores, applied to the queries once and for all
         self.qkv[:, : config.d_model] *= scale
@@ -111,6 +116,10 @@ class _Layer:
         self.out, self.out_bias = _linear(weights, "attention.out")
         self.up, self.up_bias = _linear(weights, "mlp.up")
         self.down, self.down_bias = _linear(weights, "mlp.down")
+        if self.pre_norm:
+            self.out, self.out_bias, self.down, self.down_bias = map(
+                _centred, (self.out, self.out_bias, self.down, self.down_bias)
+            )
 
     def __call__(self, x: Array, keys: Array, values: Array, old: int) -> Array:
         """(B*T, C) -> (B*T, C).
@@ -158,31 +167,43 @@ class _Layer:
 
 
 class _Norm:
-    """LayerNorm (Ba et al. 2016) of the rows of a matrix."""
+    """LayerNorm (Ba et al. 2016) of the rows of a matrix.
 
-    def __init__(self, weights: Mapping[str, Array]) -> None:
-        self.weight, self.bias = weights["weight"][None], weights["bias"][None]  # (1, C)
-        self.mean = np.full(
-            (self.weight.size, 1), 1 / self.weight.size, np.float32
-        )  # x.dot(mean): an eighth of the time of x.mean()
+    Args:
+        weights: its weight and bias.
+        centres: subtract the mean. With norm "pre" all that is read from the residual stream goes through a LayerNorm, which
+            ignores the mean; so what is written to the stream is `_centred` once, in the weights, and need not be at each step.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], *, centres: bool) -> None:
+        self.weight, self.bias, self.centres = weights["weight"][None], weights["bias"][None], centres  # (1, C)
+        C = self.weight.size
+        self.mean = np.full((C, 1), 1 / C, np.float32)  # x.dot(mean) takes an eighth of the time of x.mean()
 
     def __call__(self, x: Array) -> Array:
-        centred: Array = x - x.dot(self.mean)
-        centred *= self.weight / np.sqrt((centred * centred).dot(self.mean) + _EPSILON)
-        centred += self.bias
-        return centred
+        if self.centres:
+            x = x - x.dot(self.mean)
+        y: Array = x * (self.weight / np.sqrt((x * x).dot(self.mean) + _EPSILON))
+        y += self.bias
+        return y
+
+
+def _centred(rows: Array) -> Array:
+    """A copy with mean 0 along the last axis."""
+    centred: Array = rows - rows.mean(axis=-1, keepdims=True)
+    return centred
 
 
 def _gelu(x: Array) -> Array:
     """GELU in its tanh form: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     y = x * x
-    y *= 0.044715 * math.sqrt(2 / math.pi)
-    y += math.sqrt(2 / math.pi)
+    y *= _CUBIC
+    y += _LINEAR
     y *= x
     np.tanh(y, out=y)
-    y += 1
+    y += _ONE
     y *= x
-    y *= 0.5
+    y *= _HALF
     return y
 
 

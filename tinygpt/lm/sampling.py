@@ -43,10 +43,10 @@ def top_p(probabilities: Array, mass: float) -> Array:
     V = probabilities.size
     for look in (min(256, V), V):  # the fewest are few as a rule, and to sort all is slow
         descending = np.sort(np.partition(probabilities, V - look)[V - look :])[::-1]
-        cumulative = np.cumsum(descending, dtype=np.float64)
+        cumulative = descending.cumsum(dtype=np.float64)
         if cumulative[-1] >= mass:
             break
-    count = min(int(np.searchsorted(cumulative, mass)) + 1, V)
+    count = min(int(cumulative.searchsorted(mass)) + 1, V)
     return _likeliest(probabilities, count, descending[count - 1])
 
 
@@ -74,8 +74,8 @@ def _only(probabilities: Array, token_ids: Array) -> Array:
 def draw(probabilities: Array, uniform: float) -> int:
     """The token at which the running sum of the probabilities passes `uniform`, a number in [0, 1)."""
     possible = np.flatnonzero(probabilities > 0)
-    cumulative = np.cumsum(probabilities[possible], dtype=np.float64)
-    return int(possible[np.searchsorted(cumulative[:-1], uniform * cumulative[-1], side="right")])
+    cumulative = probabilities[possible].cumsum(dtype=np.float64)
+    return int(possible[cumulative[:-1].searchsorted(uniform * cumulative[-1], side="right")])
 
 
 def uniform(seed: int, sample: int, position: int) -> float:
