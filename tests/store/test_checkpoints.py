@@ -58,7 +58,7 @@ def test_keeping_none_is_refused(tmp_path: Path, keep: int) -> None:
         save(checkpoints(tmp_path), 1, keep=keep)
 
 
-@pytest.mark.parametrize("rotations", [4, pytest.param(30, marks=pytest.mark.full)])
+@pytest.mark.parametrize("rotations", [3, pytest.param(30, marks=pytest.mark.proof)])
 def test_killed_anywhere_in_the_rotation_there_is_a_whole_checkpoint(tmp_path: Path, rotations: int) -> None:
     def rotate(root: Path, saved: list[int]) -> None:
         run = checkpoints(root)

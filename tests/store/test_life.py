@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def gc(self) -> None:
-        before = {(artifact.stage, artifact.key) for artifact in self.store.list()}
+        before = {(artifact.stage, artifact.key): artifact.digest for artifact in self.store.list()}
         try:
             self.store.gc(timeout=0)
         except CorruptArtifactError:
@@ -95,10 +95,10 @@ class Life(RuleBasedStateMachine):
         after = {(artifact.stage, artifact.key): artifact for artifact in self.store.list()}
         kept = {key for key in before if key[0] == "train" or key in self.pinned}
         assert kept <= set(after)
-        present = {(artifact.stage, artifact.digest) for artifact in after.values()}
+        lost = {(stage, digest) for (stage, _), digest in before.items()}
+        lost -= {(artifact.stage, artifact.digest) for artifact in after.values()}
         for key in kept:
-            sources = after[key].manifest.inputs.values()
-            assert self.damaged or {(record["stage"], record["digest"]) for record in sources} <= present
+            assert not lost & {(record["stage"], record["digest"]) for record in after[key].manifest.inputs.values()}
 
     @rule(pick=st.integers(0, 10), pinned=st.booleans())
     def pin(self, pick: int, pinned: bool) -> None:
@@ -121,21 +121,20 @@ class Life(RuleBasedStateMachine):
     @rule()
     def repair(self) -> None:
         self.store.repair(timeout=0)
-        assert self.store.verify() == []
         self.damaged = False
-        self.pinned &= {(artifact.stage, artifact.key) for artifact in self.store.list()}
 
     @invariant()
     def nothing_is_wrong_unless_damaged(self) -> None:
-        assert self.damaged or [fault for fault in self.store.verify() if fault.kind != "leftover"] == []
+        harmless = ("leftover", "dangling")  # what a kill leaves; a pin whose artifact a repair took away
+        assert self.damaged or [fault for fault in self.store.verify() if fault.kind not in harmless] == []
 
 
-Life.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
 TestLife = Life.TestCase
 
 
 @pytest.mark.parametrize(
-    ("lives", "steps"), [pytest.param(100, 30, marks=pytest.mark.full), pytest.param(1000, 50, marks=pytest.mark.proof)]
+    ("lives", "steps"), [pytest.param(200, 40, marks=pytest.mark.full), pytest.param(1000, 50, marks=pytest.mark.proof)]
 )
 def test_longer_lives(lives: int, steps: int) -> None:
     run_state_machine_as_test(Life, settings=settings(max_examples=lives, stateful_step_count=steps, deadline=None))

@@ -18,7 +18,8 @@ NAMES = ("corpus", "tokenize", "build-dataset", "train")
 
 def run_stage(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
     """Three files, one of them in a folder and one streamed."""
-    seed = "".join([str(config.dataset.val_fraction), *(artifact.digest for artifact in inputs.values())]).encode()
+    recipe = str(config.dataset.val_fraction) if inputs else ""  # no table of the corpus stage
+    seed = "".join([recipe, *(artifact.digest for artifact in inputs.values())]).encode()
     out.bytes("data.bin", hashlib.sha256(seed).digest())
     with out.stream("inner/more.bin") as stream:
         for i in range(3):
