@@ -1,6 +1,6 @@
 """How fast and in how much memory a corpus becomes token shards, beside a bare loop over `encode_batch` on the same text.
 
-    python -m tests.benchmarks.bench_tokenize STORIES.jsonl [--repeat N]
+    python -m tests.benchmarks.bench_tokenize STORIES.jsonl [--repeat N] [--rounds N]
 
 The corpus is the stories (one {"text": ...} a line) N times over. Prints one JSON object:
 
@@ -14,9 +14,7 @@ import argparse
 import gzip
 import json
 import multiprocessing
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +25,6 @@ from tinygpt.report import Report, SilentReport
 from tinygpt.stages import build_dataset, tokenize
 from tinygpt.store import Artifact, Out, Store
 
-ROUNDS = 3
 TEXTS = 1_000
 
 
@@ -77,22 +74,23 @@ def bare(stories: list[str], repeat: int, tokenizer_json: bytes) -> dict[str, fl
 
 
 def peak_mib() -> float:
-    """The most memory this process ever had."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    """The most memory this program ever had; ru_maxrss would count what the parent had when it started us. Linux only."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("stories", type=Path)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     stories = [json.loads(line)["text"] for line in given.stories.read_text("utf-8").splitlines()]
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepare(stories, given.repeat, Path(folder) / "inputs")
         tokenizer_json = inputs["tokenize"].read("tokenizer.json")
-        for number in range(ROUNDS):
+        for number in range(given.rounds):
             with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as process:
                 dataset = process.apply(build, (Path(folder) / str(number), inputs))
             rounds.append((dataset, bare(stories, given.repeat, tokenizer_json)))
