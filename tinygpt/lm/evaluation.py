@@ -139,8 +139,8 @@ def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of each target, without ever holding (B, T, V): (B, T) and (B * T,) -> (B * T,), fp32."""
     with torch.autocast(token_ids.device.type, enabled=False):
         hidden = model.hidden(token_ids).flatten(0, 1)  # (B * T, C)
-        parts = []
-        for x, target in zip(*(torch.split(tensor, max(1, LOGITS // model.vocab_size)) for tensor in (hidden, targets)), strict=True):
+        rows, parts = max(1, LOGITS // model.vocab_size), []
+        for x, target in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
             logits = model.unembed(x)  # (rows, V)
             parts.append(logits.logsumexp(dim=-1) - logits.gather(1, target[:, None]).squeeze(1))
         return torch.cat(parts)
