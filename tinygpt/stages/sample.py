@@ -105,10 +105,8 @@ def load(inputs: Mapping[str, Artifact], max_sequences: int) -> tuple[Tokenizer,
 
 
 def read_prompt(how: SampleConfig, tokenizer: Tokenizer, context_length: int, report: Report) -> list[int]:
-    """Token ids of the prompt; without one the model begins after the end of another story."""
-    if how.prompt is None:
-        return [tokenizer.end_of_story]
-    prompt = tokenizer.encode(how.prompt)
+    """Token ids of the prompt, behind the end of another story, as stories stand in the training data."""
+    prompt = tokenizer.encode(how.prompt or "")
     if len(prompt) > context_length:
         if how.overflow == "stop":
             raise UsageError(
@@ -116,7 +114,7 @@ def read_prompt(how: SampleConfig, tokenizer: Tokenizer, context_length: int, re
                 hint='shorten it, or set `sample.overflow` to "slide" to have its end read',
             )
         report.note(f"the prompt has {len(prompt):,} tokens; the model reads the last {context_length:,}")
-    return prompt
+    return [tokenizer.end_of_story, *prompt]
 
 
 def tell(how: SampleConfig, prompt: Sequence[int], tokenizer: Tokenizer, decoder: Decoder, report: Report) -> Iterator[Story]:
