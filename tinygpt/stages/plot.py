@@ -4,18 +4,19 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tinygpt import figures, report_html
 from tinygpt.config import Config
 from tinygpt.errors import ConfigError
-from tinygpt.lm import figures, weights
-from tinygpt.lm.analysis import HeadWorth, Look, Part, Spectrum, arrays_of, head_worth, parts, token_labels
+from tinygpt.figures import Attention
+from tinygpt.lm import weights
+from tinygpt.lm.analysis import Look, Spectrum, arrays_of, head_worth, parts, token_labels
 from tinygpt.lm.dataset import Tokens, read_tokens
-from tinygpt.lm.figures import Attention, Curves
+from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
@@ -23,37 +24,6 @@ from tinygpt.store import Artifact, Out
 
 STORY_TOKENS = 40  # of a validation story
 MAX_TOKENS = 56  # of a text that was given: as many labels as a picture has room for
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that is drawn.
-
-    Args:
-        labels: the tokens of the text, visible.
-        curves: the course of training.
-        baselines: losses of other models on the same tokens, nats per token.
-        weights: final and initial, by part.
-        looks: at the initialisation, at each snapshot, at the final weights.
-        worth: of the heads of the final model; None if not measured.
-    """
-
-    labels: Sequence[str]
-    curves: Curves
-    baselines: Mapping[str, float]
-    weights: tuple[Mapping[Part, np.ndarray], Mapping[Part, np.ndarray]]
-    looks: Sequence[Look]
-    worth: HeadWorth | None
-
-    @property
-    def final(self) -> Look:
-        """The final weights."""
-        return self.looks[-1]
-
-    @property
-    def snapshots(self) -> Sequence[Look]:
-        """What has a step axis: steps from 1 on, each once."""
-        return list({look.step: look for look in self.looks[1:]}.values())
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
@@ -85,6 +55,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     out.bytes("attention_heatmaps/token_losses.csv", table(token_rows(findings)))
     out.bytes("weight_distributions/matrices.csv", table(matrix_rows(findings.looks)))
     out.json("weight_distributions/singular_values.json", spectrum_values(findings))
+    out.bytes("report.html", report_html.render(findings, facts(config, inputs)))
     out.json("summary.json", {"rows": summary(findings, len(pictures)), "pictures": pictures})
 
 
@@ -115,6 +86,19 @@ def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, v
         weights=(parts(arrays_of(model)), parts(arrays_of(initial))),
         looks=looks,
         worth=head_worth(model, sample) if len(sample) > 1 else None,
+    )
+
+
+def facts(config: Config, inputs: Mapping[str, Artifact]) -> report_html.Facts:
+    """What the report says of the run; nothing that is not in the inputs' files, which the key of this stage stands for."""
+    card = inputs["train"].read_json("config.json")
+    return report_html.Facts(
+        step=card["step"],
+        vocab_size=card["vocab_size"],
+        dataset=inputs["build-dataset"].read_json("meta.json"),
+        evaluation=inputs["eval"].read_json("eval.json"),
+        settings={"model": card["model"], "train": card["train"], "plot": config.plot.model_dump(mode="json")},
+        lineage=[(name, artifact.digest) for name, artifact in sorted(inputs.items())],
     )
 
 

@@ -1,13 +1,12 @@
 """Records to pictures: matplotlib's object API only, never pyplot. Call everything here inside `style()`."""
 
-from tinygpt.lm.figures.attention import Attention, head_maps, overview, scores_over_time, token_losses_over_time
-from tinygpt.lm.figures.curves import Curves, training_curves
-from tinygpt.lm.figures.style import Format, style, to_bytes
-from tinygpt.lm.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
+from tinygpt.figures.attention import Attention, head_maps, overview, scores_over_time, token_losses_over_time
+from tinygpt.figures.curves import training_curves
+from tinygpt.figures.style import Format, style, to_bytes
+from tinygpt.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
 
 __all__ = [
     "Attention",
-    "Curves",
     "Format",
     "head_maps",
     "histograms",

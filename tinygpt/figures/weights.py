@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from tinygpt.figures.style import BLUE, GREY, Array, grid, layer_lines, mark_steps, new_figure
 from tinygpt.lm.analysis import BLOCK_MATRICES, KINDS, Part, Spectrum
-from tinygpt.lm.figures.style import BLUE, GREY, Array, grid, layer_lines, mark_steps, new_figure
 
 BINS = 81
 MEASURES = {"spectral_norm": "spectral norm", "stable_rank": "stable rank"}

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from tinygpt.figures.style import Array, drawable, grid, layer_lines, mark_steps, new_figure
 from tinygpt.lm.analysis import HeadScores, HeadWorth
-from tinygpt.lm.figures.style import Array, drawable, grid, layer_lines, mark_steps, new_figure
 
 COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white
 SCALE = PowerNorm(0.5, 0, 1)  # a weight of a few percent is seen, and all heads share one scale

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from tinygpt import figures
 from tinygpt.config import ModelConfig
-from tinygpt.lm import analysis, figures
+from tinygpt.figures import Attention
+from tinygpt.figures.style import drawable
+from tinygpt.lm import analysis
 from tinygpt.lm.analysis import HeadWorth, Look
-from tinygpt.lm.figures import Attention, Curves
-from tinygpt.lm.figures.curves import smooth
-from tinygpt.lm.figures.style import drawable
+from tinygpt.lm.findings import Curves, smooth
 from tinygpt.lm.model import GPT, initialise
 
 BASELINES = {"uniform": 5.0, "untrained": 5.01, "unigram": 4.0, "bigram": 3.0, "trigram": 2.5}

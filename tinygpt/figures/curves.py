@@ -1,8 +1,7 @@
 """The course of training: loss, perplexity, learning rate, gradient norm."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,57 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from tinygpt.lm.figures.style import BLUE, GREEN, GREY, ORANGE, RED, Array, new_figure
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The course of a training run, from the rows of metrics.jsonl.
-
-    Args:
-        steps: optimizer steps, (N,); loss [nats/token], learning_rate and grad_norm (before clipping) belong to them.
-        eval_steps: steps at which the model was judged, (E,); eval_loss [nats/token] and stories belong to them.
-        tokens_per_step: training tokens that one step reads.
-    """
-
-    steps: Array
-    loss: Array
-    learning_rate: Array
-    grad_norm: Array
-    eval_steps: Array
-    eval_loss: Array
-    stories: tuple[str, ...]
-    tokens_per_step: float
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Curves":
-        """Sort the rows by kind."""
-        steps = [row for row in rows if row["kind"] == "step"]
-        evals = [row for row in rows if row["kind"] == "eval"]
-        return cls(
-            steps=np.array([row["step"] for row in steps]),
-            loss=np.array([row["loss"] for row in steps]),
-            learning_rate=np.array([row["learning_rate"] for row in steps]),
-            grad_norm=np.array([row["grad_norm"] for row in steps]),
-            eval_steps=np.array([row["step"] for row in evals]),
-            eval_loss=np.array([row["val_loss"] for row in evals]),
-            stories=tuple(row["story"] for row in evals),
-            tokens_per_step=rows[-1]["tokens"] / rows[-1]["step"],
-        )
-
-    @property
-    def best(self) -> int:
-        """Index of the evaluation with the lowest loss."""
-        return int(self.eval_loss.argmin())
-
-
-def smooth(values: Array, span: int) -> Array:
-    """Mean over the `span` values round each, over fewer at both ends, so that it neither lags nor leads."""
-    places = np.arange(len(values))
-    reach = np.minimum(np.minimum(places, places[::-1]), span // 2)
-    total = np.concatenate([[0.0], values.cumsum(dtype=np.float64)])
-    mean: Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
-    return mean
+from tinygpt.figures.style import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from tinygpt.lm.findings import Curves, smooth
 
 
 def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:

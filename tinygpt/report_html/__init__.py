@@ -1,0 +1,173 @@
+"""The report of a run: one HTML file that needs nothing but a browser and trusts nothing that it shows.
+
+What is shown goes in as JSON and comes out as text nodes, so that no story, prompt or setting can become an element. The browser
+is told to load nothing and to run the one script that is inside, by its hash.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from tinygpt.lm.analysis import Array, HeadScores, Look, Spectrum
+from tinygpt.lm.findings import Curves, Findings, smooth
+
+CURVE_POINTS = 800
+SPECTRUM_POINTS = 64
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report says beside the findings.
+
+    Args:
+        step: optimizer steps that made the final weights.
+        vocab_size: V.
+        dataset: meta.json of the token shards.
+        evaluation: eval.json.
+        settings: tables of the configuration by name.
+        lineage: the inputs and their digests.
+    """
+
+    step: int
+    vocab_size: int
+    dataset: Mapping[str, object]
+    evaluation: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, object]]
+    lineage: Sequence[tuple[str, str]]
+
+
+def render(findings: Findings, facts: Facts) -> bytes:
+    """The report as a file."""
+    parts = files(__package__)
+    page, style = (parts.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css"))
+    script = "".join(parts.joinpath(name).read_text("utf-8") for name in ("chart.js", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # ASCII only, and no character that could end the element or begin another: `<`, `>` and `&` are spelled as escapes.
+    data = json.dumps(contents(findings, facts), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    filled = {"{{script hash}}": f"sha256-{digest}", "{{style}}": style, "{{script}}": script, "{{data}}": data}
+    for place, content in filled.items():  # data last, so that nothing in it is taken for a place
+        page = page.replace(place, content)
+    return page.encode("utf-8")
+
+
+def contents(findings: Findings, facts: Facts) -> dict[str, object]:
+    """All that the script shows."""
+    layers, heads = findings.final.maps.shape[:2]
+    worth = findings.worth
+    return {
+        "about": about(findings, facts),
+        "judged": judged(facts.evaluation),
+        "scores": scores(facts),
+        "comparable": bool(findings.baselines),
+        "curves": curves(findings.curves),
+        "labels": list(findings.labels),
+        "layers": layers,
+        "heads": heads,
+        "parts": [
+            {"layer": part.layer, "kind": part.kind, "size": len(spectrum.values)}
+            for part, spectrum in findings.final.spectra.items()
+        ],
+        "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
+        "worth": None
+        if worth is None
+        else {
+            "loss": worth.loss,
+            "tokens": worth.tokens,
+            "change": numbers(worth.change),
+            "error": numbers(worth.standard_error),
+        },
+        "settings": facts.settings,
+        "lineage": facts.lineage,
+    }
+
+
+def about(findings: Findings, facts: Facts) -> str:
+    """What was trained on what, in a sentence or two."""
+    parameters = sum(array.size for array in findings.weights[0].values())
+    model, train = facts.settings["model"], facts.dataset.get("train")
+    shape = f"{model['n_layers']} layers of {model['n_heads']} heads, width {model['d_model']}, context {model['context_length']}"
+    text = (
+        f"A GPT of {parameters:,} parameters ({shape}, vocabulary {facts.vocab_size:,}), "
+        f"trained for {facts.step:,} steps of {findings.curves.tokens_per_step:,.0f} tokens"
+    )
+    if isinstance(train, Mapping):
+        text += f" on {train['stories']:,} stories ({train['tokens']:,} tokens, {train['bytes']:,} bytes)"
+    label = facts.dataset.get("label")
+    return f"{text}. Note: {label}." if label else f"{text}."
+
+
+def judged(evaluation: Mapping[str, Any]) -> str:
+    """On what the scores rest."""
+    error = evaluation["standard_error"]
+    spread = "" if error is None else f"; the standard error of this model's loss is {error:.4f}, by story"
+    return f"Measured on the {evaluation['judged']}: {evaluation['stories']:,} stories, {evaluation['tokens']:,} tokens{spread}."
+
+
+def scores(facts: Facts) -> list[dict[str, Any]]:
+    """The model among its baselines, best first."""
+    own = {name: facts.evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
+    rows: list[dict[str, Any]] = [{"name": f"this model, step {facts.step:,}", "own": True, **own}]
+    rows += [{"name": name, "own": False, **score} for name, score in facts.evaluation["baselines"].items()]
+    return sorted(rows, key=lambda row: float(row["loss"]))
+
+
+def curves(course: Curves) -> dict[str, object]:
+    """The course of training with at most CURVE_POINTS steps."""
+    keep = thinned(len(course.steps), CURVE_POINTS)
+    return {
+        "steps": numbers(course.steps[keep]),
+        "loss": numbers(course.loss[keep]),
+        "smooth": numbers(smooth(course.loss, max(1, len(course.steps) // 40))[keep]),
+        "rate": numbers(course.learning_rate[keep]),
+        "norm": numbers(course.grad_norm[keep]),
+        "evalSteps": numbers(course.eval_steps),
+        "evalLoss": numbers(course.eval_loss),
+        "stories": course.stories,
+        "best": course.best if len(course.eval_loss) else None,
+    }
+
+
+def look(at: Look) -> dict[str, object]:
+    """One set of weights; an attention weight takes a byte, its square root in 255ths, and the future is left out."""
+    past = at.maps[..., np.tri(at.maps.shape[-1], dtype=bool)]  # (L, H, T (T + 1) / 2), row by row
+    return {
+        "step": at.step,
+        "maps": base64.b64encode(np.rint(255 * np.sqrt(past)).astype(np.uint8).tobytes()).decode(),
+        "scores": head_scores(at.scores),
+        "losses": numbers(at.losses),
+        "spectra": [spectrum(each) for each in at.spectra.values()],
+    }
+
+
+def head_scores(of: HeadScores) -> dict[str, object]:
+    """Scores by name."""
+    return {name: numbers(values) for name, values in vars(of).items()}
+
+
+def spectrum(of: Spectrum) -> dict[str, object]:
+    """Norm, rank and at most SPECTRUM_POINTS singular values."""
+    values = of.values[thinned(len(of.values), SPECTRUM_POINTS)]
+    return {"norm": numbers(np.array(of.spectral_norm)), "rank": numbers(np.array(of.stable_rank)), "values": numbers(values)}
+
+
+def thinned(count: int, most: int) -> Array:
+    """Indices of at most `most` of `count` values, evenly spread, both ends among them."""
+    return np.rint(np.linspace(0, count - 1, min(count, most))).astype(int)
+
+
+def numbers(values: Array) -> object:
+    """Nested lists of numbers, those with a fraction to five digits; None for what is not a number."""
+    if values.dtype.kind == "i":
+        return values.tolist()
+    if values.ndim:
+        return [numbers(value) for value in values]
+    number = float(values)
+    return float(f"{number:.5g}") if np.isfinite(number) else None
