@@ -22,9 +22,9 @@ def canonical_json(value: object) -> bytes:
     Raises:
         ValueError: NaN, infinity, or an object JSON has no form for.
     """
-    return json.dumps(
-        _integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    return json.dumps(_integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _integral(value: object) -> object:
