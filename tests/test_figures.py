@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from tinygpt import figures
 from tinygpt.config import ModelConfig
 from tinygpt.figures import Attention
-from tinygpt.figures.style import drawable
+from tinygpt.figures.style import drawable, new_figure
 from tinygpt.lm import analysis
 from tinygpt.lm.analysis import HeadWorth, Look
 from tinygpt.lm.findings import Curves, smooth
@@ -121,19 +121,34 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> dict[Text, B
     return texts
 
 
+def clashes(figure: Figure, texts: dict[Text, Bbox]) -> list[str]:
+    """What is wrong with where texts lie, in words."""
+    found = []
+    for text, box in texts.items():
+        if box.x0 < 0 or box.y0 < 0 or box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1:
+            found.append(f"{text.get_text()!r} leaves the picture")
+    for (text, box), (other, other_box) in itertools.combinations(texts.items(), 2):
+        shared = Bbox.intersection(box, other_box)
+        if shared is not None and min(shared.width, shared.height) >= 2:  # pixels: boxes are larger than their ink
+            found.append(f"{text.get_text()!r} lies over {other.get_text()!r}")
+    return found
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_no_text_lies_over_another_or_beyond_the_edge(name: str, monkeypatch: pytest.MonkeyPatch):
     with figures.style():
         figure = PICTURES[name]()
         texts = drawn_texts(figure, monkeypatch)
     assert len(texts) > 3
-    for text, box in texts.items():
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
-        assert inside, f"{text.get_text()!r} leaves the picture"
-    for (text, box), (other, other_box) in itertools.combinations(texts.items(), 2):
-        shared = Bbox.intersection(box, other_box)
-        apart = shared is None or min(shared.width, shared.height) < 2  # pixels: boxes are larger than their ink
-        assert apart, f"{text.get_text()!r} lies over {other.get_text()!r}"
+    assert not clashes(figure, texts)
+
+
+def test_texts_that_clash_are_found(monkeypatch: pytest.MonkeyPatch):
+    with figures.style():
+        figure = new_figure(2, 2)
+        for x, y, text in ((0.1, 0.5, "one"), (0.15, 0.5, "two"), (0.95, 0.9, "three")):
+            figure.text(x, y, text)
+        assert clashes(figure, drawn_texts(figure, monkeypatch)) == ["'three' leaves the picture", "'one' lies over 'two'"]
 
 
 @pytest.mark.parametrize("format", ["png", "svg"])

@@ -139,6 +139,13 @@ def test_500_payloads_in_every_field_are_text():
         assert payload in {row["name"] for row in data["scores"]}
 
 
+def test_without_the_escapes_payloads_would_be_elements():
+    page = render(findings("</script><img src=x>"), facts())
+    naked = page.replace(b"\\u003c", b"<").replace(b"\\u003e", b">")
+    assert ("img", [("src", "x")]) in Skeleton(naked).elements
+    assert ("img", [("src", "x")]) not in Skeleton(page).elements
+
+
 def test_the_page_may_load_nothing_and_run_only_its_own_script():
     page = render(findings(), facts()).decode()
     script = re.findall(r"<script>(.*?)</script>", page, re.S)

@@ -154,7 +154,7 @@ def test_an_unfinished_run_is_drawn(tmp_path: Path, tiny_config: Config):
 def test_a_text_of_one_token(trained: tuple[Store, Inputs]):
     artifact = draw(*trained, text="a", ablation_tokens=None).artifact
     assert "attention_heatmaps/token_losses_over_time.png" not in artifact.names()
-    assert dict(artifact.read_json("summary.json")["rows"])["text"] == "1 tokens"
+    assert dict(artifact.read_json("summary.json")["rows"])["text"] == "1 token"
     assert {row["loss_change"] for row in rows(artifact, "attention_heatmaps/heads.csv")} == {""}
 
 

@@ -197,7 +197,7 @@ def summary(findings: Findings, pictures: int) -> list[list[str]]:
         return f"layer {layer}, head {head}"
 
     rows = [
-        ["text", f"{len(findings.labels)} tokens"],
+        ["text", f"{len(findings.labels)} token{'s' if len(findings.labels) > 1 else ''}"],
         ["strongest induction", f"{where(look.scores.induction)}: {look.scores.induction.max():.2f}"],
         ["strongest previous token", f"{where(look.scores.previous_token)}: {look.scores.previous_token.max():.2f}"],
     ]
