@@ -133,6 +133,7 @@ def test_svg_by_option(trained: tuple[Store, Inputs]):
     assert not [name for name in artifact.names() if name.endswith(".png")]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_run_of_one_step_without_snapshots_is_drawn(tmp_path: Path, tiny_config: Config):
     train = tiny_config.train.model_copy(update={"max_steps": 1, "snapshots": 0})
     artifact = draw(
