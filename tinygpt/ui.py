@@ -6,11 +6,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from rich.progress import Progress, Task
 
 # C0 (but newline and tab), DEL, C1, direction and format controls, lone surrogates: what can move a cursor or reorder a line.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -40,11 +39,8 @@ def count(value: int, singular: str, plural: str | None = None) -> str:
 
 
 def size(value: int) -> str:
-    """312 bytes · 1.2 kB · 7.4 MB."""
-    if value < 1_000:
-        return count(value, "byte")
-    scale, unit = next((scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if value >= scale)
-    return f"{value / scale:.3g} {unit}"
+    """312 bytes · 12.4 kB · 7.4 MB."""
+    return count(value, "byte") if value < 9_999.5 else f"{number(value)}B"
 
 
 def duration(seconds: float) -> str:
@@ -68,52 +64,16 @@ def columns(stream: TextIO) -> int | None:
         return None
 
 
-def table(title: str, rows: Sequence[tuple[str, str]], width: int | None) -> str:
-    """A title and two columns; where a row is too wide, the value goes below its label and is wrapped between words."""
-    lines = [escape(title)]
+def table(title: str, rows: Sequence[tuple[str, str]], width: int | None = None) -> str:
+    """A title and two columns; a value that is too wide goes on below itself."""
     label_width = max((len(escape(label)) for label, _ in rows), default=0)
-    for label, value in ((escape(label), escape(value)) for label, value in rows):
-        line = f"  {label.ljust(label_width)}  {value}".rstrip()
-        if width is None or len(line) <= width:
-            lines.append(line)
-            continue
-        lines.append(f"  {label}")
-        wrapped = textwrap.wrap(value, max(width - 4, 10), break_long_words=False, break_on_hyphens=False)
-        lines += [f"    {part}" for part in wrapped]
-    return "\n".join(lines)
-
-
-@dataclass
-class Task:
-    """What a progress line is made from."""
-
-    title: str
-    total: int | None
-    unit: str
-    done: int
-    started: float
-    first: int
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def line(self, now: float, width: int, *, bar: str = "") -> str:
-        """Title, count, figures and time left, as many as fit in `width`; the rest is a bar of the two characters in `bar`."""
-        counted = f"{self.done:,}/{self.total:,}" if self.total is not None else f"{self.done:,}"
-        head = [self.title, f"{counted} {self.unit}".rstrip()]
-        figures = [_figure(name, value) for name, value in self.figures.items()]
-        left = ""
-        if self.total is not None and self.done > self.first:
-            left = f"ETA {duration((now - self.started) / (self.done - self.first) * (self.total - self.done))}"
-        room = width - len("  ".join(head))
-        shown: list[str] = []
-        for piece in [left, *figures]:
-            if piece and len(piece) + 2 <= room:
-                room -= len(piece) + 2
-                shown.append(piece)
-        if bar and self.total and room >= 8:
-            cells = min(room - 2, 30)
-            full = round(cells * min(self.done / self.total, 1))
-            head.insert(1, bar[0] * full + bar[1] * (cells - full))
-        return "  ".join([*head, *(piece for piece in [*figures, left] if piece in shown)])[:width]
+    lines = [f"  {escape(label).ljust(label_width)}  {escape(value)}".rstrip() for label, value in rows]
+    if width is not None:
+        below = " " * (label_width + 4)
+        lines = [
+            textwrap.fill(line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False) for line in lines
+        ]
+    return "\n".join([escape(title), *lines])
 
 
 def _figure(name: str, value: float) -> str:
@@ -122,47 +82,71 @@ def _figure(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:.4g}"
 
 
-class PlainReport:
-    """A Report in plain lines: one when a task begins to take time, then one every few seconds.
+class Screen:
+    """The Report of the command line: a live bar on a terminal, elsewhere a line every few seconds.
 
     Args:
-        every: seconds between lines; None shows no progress.
-        quiet: notes and tables are not shown either.
+        mode: `runtime.progress`: auto, bar, plain or none.
+        quiet: only the product is shown.
         stream: generated text is passed on to stdout as it is made.
         rephrase: applied to every note, e.g., to spell commands as the user typed them.
     """
 
-    def __init__(
-        self,
-        *,
-        every: float | None = 5.0,
-        quiet: bool = False,
-        stream: bool = False,
-        rephrase: Callable[[str], str] = str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.every, self.quiet, self.stream, self.rephrase, self.clock = every, quiet, stream, rephrase, clock
-        self.current: Task | None = None
+    def __init__(self, mode: str, *, quiet: bool, stream: bool = False, rephrase: Callable[[str], str] = str) -> None:
+        self.mode, self.quiet, self.stream, self.rephrase = mode, quiet, stream, rephrase
+        if mode == "auto":
+            self.mode = "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+        self.progress: Progress | None = None
+        self._figures: dict[str, float] = {}
         self._shown = 0.0
         self._line_open = False
 
     def task(self, title: str, total: int | None = None, *, unit: str = "", done: int = 0) -> None:
         self.close()
-        self._shown = self.clock()
-        self.current = Task(escape(title), total, unit, done, self._shown, done)
+        if self.quiet or self.mode == "none":
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._figures, self._shown = {}, time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(_width() // 5),
+            TextColumn("{task.fields[said]}", markup=False),
+            console=Console(file=sys.stderr, highlight=False, markup=False, emoji=False),
+            get_time=time.monotonic,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=self.mode != "bar",
+        )
+        self.progress.add_task(escape(title), total=total, completed=done, unit=unit, said="")
+        self.progress.start()
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        if self.current is None:
+        if self.progress is None:
             return
-        self.current.done += amount
-        self.current.figures.update(figures)
-        self._draw()
+        task, now = self.progress.tasks[0], time.monotonic()
+        self.progress.advance(task.id, amount)
+        self._figures |= figures
+        if now - self._shown < (0.1 if self.mode == "bar" else 5.0):
+            return
+        self._shown = now
+        if self.mode == "bar":
+            self.progress.update(task.id, said=self._line(task, _width() * 4 // 5 - len(task.description) - 3))
+        else:
+            self._say(f"{task.description}  {self._line(task, _width() - len(task.description) - 2)}")
 
-    def _draw(self) -> None:
-        now = self.clock()
-        if self.current and self.every is not None and now - self._shown >= self.every:
-            self._shown = now
-            self._say(self.current.line(now, columns(sys.stderr) or 120))
+    def _line(self, task: "Task", width: int) -> str:
+        """Count, time left and figures, as many of them as fit."""
+        total = f"/{task.total:,}" if task.total is not None else ""
+        pieces = [f"{task.completed:,}{total} {task.fields['unit']}".rstrip()]
+        if task.time_remaining:
+            pieces.append(f"ETA {duration(task.time_remaining)}")
+        pieces += [_figure(name, value) for name, value in self._figures.items()]
+        while len(pieces) > 1 and len("  ".join(pieces)) > width:
+            pieces.pop()
+        return "  ".join(pieces)
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -184,66 +168,20 @@ class PlainReport:
         if self._line_open:
             say_product("")
             self._line_open = False
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        if self.progress is not None:
+            self.progress.console.print(text, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
-        """Take the progress line off the screen."""
-        self.current = None
+        """Take the progress off the screen."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
 
 
-class BarReport(PlainReport):
-    """A Report with a live line at the bottom of the terminal."""
-
-    live: "Live | None" = None
-
-    def task(self, title: str, total: int | None = None, *, unit: str = "", done: int = 0) -> None:
-        super().task(title, total, unit=unit, done=done)
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        console = Console(file=sys.stderr, highlight=False)
-        bar = "━╌" if "utf" in (console.encoding or "").lower() else "#."
-
-        def draw() -> Text:
-            line = self.current.line(self.clock(), max(console.width - 1, 10), bar=bar) if self.current else ""
-            return Text(line, no_wrap=True, overflow="crop")
-
-        self.live = Live(
-            console=console,
-            get_renderable=draw,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self.live.start()
-
-    def _draw(self) -> None:
-        """The live line redraws itself."""
-
-    def _say(self, text: str) -> None:
-        if self.live is None:
-            return super()._say(text)
-        self.live.console.print(text, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-        super().close()
-
-
-def make_report(mode: str, *, quiet: bool, stream: bool, rephrase: Callable[[str], str]) -> PlainReport:
-    """The Report for this terminal.
-
-    Args:
-        mode: `runtime.progress`: auto, bar, plain or none.
-    """
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if not quiet and (mode == "bar" or (mode == "auto" and on_terminal)):
-        return BarReport(stream=stream, rephrase=rephrase)
-    return PlainReport(every=None if quiet or mode == "none" else 5.0, quiet=quiet, stream=stream, rephrase=rephrase)
+def _width() -> int:
+    return columns(sys.stderr) or 120
 
 
 def say_note(text: str) -> None:
@@ -261,8 +199,3 @@ def say_json(value: object) -> None:
     import json
 
     print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), flush=True)  # noqa: T201
-
-
-def failure(message: str, hint: str | None, *, is_mistake: bool = True) -> str:
-    """The one form of an error; a run that was asked to stop is none."""
-    return escape(("error: " if is_mistake else "") + message + (f"\n\nhint: {hint}" if hint else ""))

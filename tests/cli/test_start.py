@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt.cli import failures, options
+from tinygpt.cli import failures, main, options
+from tinygpt.config.fields import FIELDS, requirement
 from tinygpt.errors import StorageError, TinygptError
 
 HEAVY = {"torch", "numpy", "matplotlib", "pydantic", "datasets", "tokenizers", "rich", "yaml"}
@@ -30,7 +31,7 @@ def python(code: str, *, cwd: Path | None = None, **environ: str) -> subprocess.
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["artifacts", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
-    heavy = HEAVY if arguments == ["--help"] else HEAVY - {"pydantic"}  # Typer itself may read numbers with it
+    heavy = HEAVY if arguments == ["--help"] else HEAVY - {"pydantic", "yaml"}  # the keys' own words explain its flags
     done = python(f"""
         import sys
         from tinygpt.cli import invoke
@@ -46,7 +47,8 @@ def test_help_loads_nothing_heavy(arguments):
         (["trian"], "`trian` is not a command", "did you mean `tinygpt train`?"),
         (["artifacts", "lst"], "`lst` is not a command", "did you mean `tinygpt artifacts ls`?"),
         (["sample", "--tempreture", "3"], "`--tempreture` is not a flag of `tinygpt sample`", "did you mean `--temperature`?"),
-        (["sample", "--top-k", "many"], "`--top-k`", "`tinygpt sample --help` lists the flags"),
+        (["sample", "--top-k", "many"], 'must be an integer, at least 1, or "none" (from --top-k)', "likeliest"),
+        (["train", "--max-minutes", "many"], "`--max-minutes`", "`tinygpt train --help` lists the flags"),
         (["sample", "--top-p", "1.5"], "`sample.top_p` = 1.5", "likeliest"),
         (["train", "--max-steps"], "--max-steps", "--help` lists the flags"),
         (["train", "--resume", "--fresh"], "contradict", "one of them"),
@@ -68,6 +70,24 @@ def test_what_is_typed_wrong_is_named_with_what_is_right(tinygpt, arguments, wro
     assert empty == ""
     assert hint[0].startswith("hint: ")
     assert right in "\n".join(hint)
+
+
+def test_a_flag_that_sets_a_key_is_explained_in_the_words_of_the_key(tinygpt, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, key in (("sample", "sample.top_p"), ("sample", "sample.prompt"), ("train", "train.max_steps")):
+        said = " ".join(tinygpt(command, "--help").out.lower().split())
+        assert f"{FIELDS[key].description} ({requirement(key)})".lower() in said
+
+
+def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if before:
+            monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        monkeypatch.setattr(sys, "argv", ["tinygpt", "--version"])
+        with pytest.raises(SystemExit):
+            main()
+        assert os.environ["OMP_WAIT_POLICY"] == after
 
 
 def test_untrusted_text_in_an_error_is_escaped(tinygpt):

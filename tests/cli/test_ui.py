@@ -49,37 +49,46 @@ def test_controls_are_shown_not_dropped():
     assert ui.escape("tab\tand\nline “fine” 😀") == "tab\tand\nline “fine” 😀"
 
 
-@pytest.mark.parametrize("width", [20, 40, 80, 200])
-@pytest.mark.parametrize("bar", ["", "#."])
-def test_a_progress_line_never_wraps(width, bar):
-    task = ui.Task("train", 10_000, "steps", 640, started=0.0, first=40)
-    task.figures.update(loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
-    line = task.line(60.0, width, bar=bar)
-    assert len(line) <= width
-    assert line.startswith("train")
-
-
-def test_a_progress_line_says_what_it_can():
-    task = ui.Task("train", 1_500, "steps", 640, started=0.0, first=40)
-    task.figures.update(loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
-    assert task.line(60.0, 200) == "train  640/1,500 steps  loss 2.312  perplexity 10.1  16.1 k tokens/s  ETA 1 min 26 s"
-    assert task.line(60.0, 40) == "train  640/1,500 steps  ETA 1 min 26 s"
-    assert ui.Task("read", None, "stories", 5, 0.0, 0).line(1.0, 40) == "read  5 stories"
-
-
-def test_plain_progress_is_a_line_every_few_seconds(capsys):
+def training(monkeypatch, capsys, width: int | None) -> list[str]:
+    """The lines of 600 steps of half a second."""
     now = 0.0
-    report = ui.PlainReport(clock=lambda: now)
-    report.task("train", 100, unit="steps")
-    for _ in range(100):
+    monkeypatch.setattr(ui.time, "monotonic", lambda: now)
+    monkeypatch.setattr(ui, "columns", lambda stream: width)
+    screen = ui.Screen("plain", quiet=False)
+    screen.task("train", 1_500, unit="steps", done=40)
+    for _ in range(600):
         now += 0.5
-        report.advance(loss=1.0)
-    report.close()
-    assert len(capsys.readouterr().err.splitlines()) == 10
+        screen.advance(loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
+    screen.close()
+    return capsys.readouterr().err.splitlines()
+
+
+def test_plain_progress_is_a_line_every_few_seconds_that_says_what_it_can(monkeypatch, capsys):
+    lines = training(monkeypatch, capsys, None)
+    assert len(lines) == 60
+    assert lines[-1].startswith("train  640/1,500 steps  ETA 7 min")
+    assert lines[-1].endswith("  loss 2.312  perplexity 10.1  16.1 k tokens/s")
+
+
+@pytest.mark.parametrize("width", [22, 40, 80, 200])
+def test_a_progress_line_never_wraps(monkeypatch, capsys, width):
+    lines = training(monkeypatch, capsys, width)
+    assert max(map(len, lines)) <= width
+    assert all(re.match(r"train  \d+/1,500 steps", line) for line in lines)
+
+
+def test_progress_without_an_end_counts(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(ui.time, "monotonic", lambda: now)
+    screen = ui.Screen("plain", quiet=False)
+    screen.task("read", unit="stories")
+    now = 6.0
+    screen.advance(5)
+    assert capsys.readouterr().err == "read  5 stories\n"
 
 
 def test_a_quiet_report_passes_on_the_product_only(capsys):
-    report = ui.make_report("auto", quiet=True, stream=True, rephrase=str)
+    report = ui.Screen("auto", quiet=True, stream=True)
     report.task("train", 10)
     report.advance(loss=1.0)
     report.note("something")
@@ -94,7 +103,7 @@ def test_a_table_fits_a_narrow_terminal():
     text = ui.table("train 3f9a1c0b2d4e", rows, 40)
     assert max(map(len, text.splitlines())) <= 40
     assert "34.12" in text
-    assert len(ui.table("train 3f9a1c0b2d4e", rows, None).splitlines()) == 3
+    assert len(ui.table("train 3f9a1c0b2d4e", rows).splitlines()) == 3
 
 
 class Terminal(io.StringIO):
@@ -112,8 +121,8 @@ def test_the_live_line_appears_on_a_terminal_and_is_taken_away(monkeypatch, no_c
     monkeypatch.setenv("COLUMNS", "40")
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
-    report = ui.make_report("auto", quiet=False, stream=False, rephrase=str)
-    assert isinstance(report, ui.BarReport)
+    report = ui.Screen("auto", quiet=False)
+    assert report.mode == "bar"
     report.task("train [bold]", 100, unit="steps")
     report.advance(50, loss=1.5)
     report.note("[red]not markup[/red] \x1b[2J")
@@ -128,7 +137,7 @@ def test_the_live_line_appears_on_a_terminal_and_is_taken_away(monkeypatch, no_c
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "dumb")
-    assert type(ui.make_report("auto", quiet=False, stream=False, rephrase=str)) is ui.PlainReport
+    assert ui.Screen("auto", quiet=False).mode == "plain"
 
 
 def test_columns_ask_the_stream_then_give_up(monkeypatch):

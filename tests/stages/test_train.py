@@ -63,6 +63,15 @@ def test_a_run_stopped_and_continued_gives_the_same_bytes(tmp_path: Path, config
     assert not store.unfinished()
 
 
+@pytest.mark.parametrize("asked", [2, 4])
+def test_a_run_that_is_past_the_step_asked_for_trains_no_further(tmp_path: Path, config: Config, asked: int):
+    store, inputs = prepare(tmp_path, config)
+    for limit in (4, asked):
+        with pytest.raises(StoppedEarly, match="after step 4"):
+            run_training(store, inputs, config, Limits(stop_at_step=limit))
+    assert [run.step for run in store.unfinished()] == [4]
+
+
 def test_a_signal_saves_and_says_which(tmp_path: Path, config: Config):
     store, inputs = prepare(tmp_path, config)
     with pytest.raises(Interrupted, match="SIGTERM after step 1") as caught:

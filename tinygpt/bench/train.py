@@ -6,17 +6,15 @@ capability can be set; peak memory is that of one process per contender.
 """
 
 import json
-import os
-import statistics
-import subprocess
 import sys
-import time
+import timeit
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
+from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm.costs import costs
 
@@ -48,58 +46,38 @@ def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -
     """All blocks; the first block's keys stand at the top level, those of the others under their names."""
     report: dict[str, Any] = {}
     for name, block in BLOCKS.items():
-        block = Block(**{**asdict(block), "threads": threads, "rounds": rounds})
+        block = replace(block, threads=threads, rounds=rounds)
         note(f"measuring {name or 'dropout 0'}: {rounds} rounds of {len(CONTENDERS)} contenders")
-        measured = _child("block", block)
-        measured["peak_rss_mib"] = {name: _child("memory", block, name)["mib"] for name in measured["tokens_per_second_all"]}
-        peak = measured["peak_rss_mib"]
+        measured = _child(block, "")
+        peak = measured["peak_rss_mib"] = {who: _child(block, who) for who in measured["tokens_per_second_all"]}
         peer = "hf_fp32" if block.fp32 else "hf_bf16"
         measured["peak_rss_ratio_vs_hf"] = peak["tinygpt"] / peak[peer] if peer in peak else None
         report |= {name: measured} if name else measured
     return report
 
 
-def _child(task: str, block: Block, contender: str = "") -> dict[str, Any]:
-    """Run a part in a process of its own and read its result."""
-    environment = dict(os.environ)
-    if block.capability:
-        environment["ATEN_CPU_CAPABILITY"] = block.capability
-    command = [sys.executable, "-m", "tinygpt.bench.train", task, json.dumps(asdict(block)), contender]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def _child(block: Block, contender: str) -> Any:
+    """A whole block, or the peak memory of one contender, measured in a process of its own."""
+    environ = {"ATEN_CPU_CAPABILITY": block.capability} if block.capability else {}
+    return in_own_process("tinygpt.bench.train", json.dumps(asdict(block)), contender, **environ)
 
 
 def measure_block(block: Block) -> dict[str, Any]:
     """Tokens per second of every contender, the ratios, and the share of the matrix rate."""
     import torch
 
-    if block.threads:
-        torch.set_num_threads(block.threads)
-    steps = {name: step for name in CONTENDERS if (step := contender(name, block))}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    for _ in range(block.rounds):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - started)
-    rates = {name: BATCH * ModelConfig().context_length / statistics.median(t) for name, t in times.items()}
-    ours = precision_of(block)
+    seconds = median_seconds({name: step for name in CONTENDERS if (step := contender(name, block))}, block.rounds)
+    rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
-    ratios = {
-        f"ratio_vs_{name}": rates["tinygpt"] / rates[name] if name in rates else None for name in CONTENDERS if name != "tinygpt"
-    }
     return {
         "tokens_per_second": rates["tinygpt"],
-        **ratios,
-        "matrix_rate_share": flops * rates["tinygpt"] / matrix_rate(ours),
+        **ratios(rates, [name for name in CONTENDERS if name != "tinygpt"]),
+        "matrix_rate_share": flops * rates["tinygpt"] / matrix_rate(precision_of(block)),
         "tokens_per_second_all": rates,
-        "precision": ours,
+        "precision": precision_of(block),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "versions": {name: _version(name) for name in ("tinygpt", "torch", "transformers")},
+        "versions": versions("tinygpt", "torch", "transformers"),
     }
 
 
@@ -117,12 +95,7 @@ def matrix_rate(precision: str) -> float:
     import torch
 
     a, b = (torch.randn(2048, 2048).to(torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    return 2 * 2048**3 / best
+    return 2 * 2048**3 / min(timeit.repeat(lambda: torch.mm(a, b), number=1))
 
 
 def contender(name: str, block: Block) -> Step | None:
@@ -131,7 +104,7 @@ def contender(name: str, block: Block) -> Step | None:
         return _tinygpt(block)
     if name == "plain":
         return _plain(block)
-    if _version("transformers") is None or (name == "hf_bf16" and block.fp32):
+    if find_spec("transformers") is None or (name == "hf_bf16" and block.fp32):
         return None
     return _hugging_face(block, bf16=name == "hf_bf16")
 
@@ -153,56 +126,43 @@ def _tinygpt(block: Block) -> Step:
 
 def _plain(block: Block) -> Step:
     """Our model as one writes it first: explicit attention, PyTorch's dropout, all logits at once, fp32, AdamW as it comes."""
-    import torch
     import torch.nn.functional as F
 
     from tinygpt.lm import model as model_module
     from tinygpt.lm.model import GPT, initialise
 
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     noise: Any = "PyTorch's own"
 
-    def step() -> float:
+    def loss(tokens: Any) -> Any:
         with mock.patch.object(model_module, "dropout", lambda x, p, *_: F.dropout(x, p)):
-            tokens = torch.randint(0, VOCAB, (BATCH, ModelConfig().context_length + 1))
             logits = model(tokens[:, :-1], noise, explicit=True)
-            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        return loss.item()
+        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
-    return step
+    return _textbook_step(model, loss, ModelConfig().context_length + 1)
 
 
 def _hugging_face(block: Block, *, bf16: bool) -> Step:
     """GPT2LMHeadModel of the same shape, as a user of run_clm runs it: labels given to the model, AdamW, clipping."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
 
-    shape = ModelConfig()
-    config = GPT2Config(
-        vocab_size=VOCAB,
-        n_positions=shape.context_length,
-        n_embd=shape.d_model,
-        n_layer=shape.n_layers,
-        n_head=shape.n_heads,
-        n_inner=shape.d_ff,
-        resid_pdrop=block.dropout,
-        embd_pdrop=block.dropout,
-        attn_pdrop=block.dropout,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config).train()
+    model = hugging_face(ModelConfig(dropout=block.dropout), VOCAB).train()
+
+    def loss(tokens: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return model(tokens, labels=tokens, use_cache=False).loss
+
+    return _textbook_step(model, loss, ModelConfig().context_length)
+
+
+def _textbook_step(model: Any, loss_of: Callable[[Any], Any], length: int) -> Step:
+    """AdamW as it comes, with clipping, on random sequences of `length` tokens."""
+    import torch
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
 
     def step() -> float:
-        tokens = torch.randint(0, VOCAB, (BATCH, shape.context_length))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = model(tokens, labels=tokens, use_cache=False).loss
+        loss = loss_of(torch.randint(0, VOCAB, (BATCH, length)))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -212,30 +172,25 @@ def _hugging_face(block: Block, *, bf16: bool) -> Step:
     return step
 
 
-def measure_memory(name: str, block: Block) -> dict[str, float]:
+def peak_mib(step: Step) -> float:
     """Peak resident memory of this process after a few steps."""
     import resource  # not on Windows
 
+    for _ in range(4):
+        step()
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def main(block: Block, name: str) -> None:
+    """Print the figures of a block, or the peak memory of the contender of that name."""
     import torch
 
     if block.threads:
         torch.set_num_threads(block.threads)
-    step = contender(name, block)
-    assert step is not None
-    for _ in range(4):
-        step()
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    step = contender(name, block) if name else None
+    print(json.dumps(peak_mib(step) if step else measure_block(block)))  # noqa: T201
 
 
 if __name__ == "__main__":
-    task, block_json, contender_name = sys.argv[1:4]
-    the_block = Block(**json.loads(block_json))
-    print(json.dumps(measure_block(the_block) if task == "block" else measure_memory(contender_name, the_block)))  # noqa: T201
+    main(Block(**json.loads(sys.argv[1])), sys.argv[2])

@@ -1,21 +1,17 @@
 """The command line. Only the standard library and typer are imported before a command runs."""
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, bench, config, doctor, pipeline, run, train
-from tinygpt.cli.failures import Commands, exit_code
+from tinygpt.cli import artifacts, bench, config, doctor, pipeline, run
+from tinygpt.cli.failures import Command, Commands, exit_code
 from tinygpt.cli.options import Call
 
-app = typer.Typer(
-    cls=Commands,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Train a real GPT from nothing on your own machine, and understand what happened.",
-)
+app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _version(asked: bool) -> None:
@@ -36,14 +32,14 @@ COMMANDS = {
     "init": config.init,
     "tokenize": pipeline.tokenize,
     "build-dataset": pipeline.build_dataset,
-    "train": train.train,
+    "train": pipeline.train,
     "eval": pipeline.evaluate,
     "sample": pipeline.sample,
     "plot": pipeline.plot,
     "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 app.add_typer(config.app, name="config")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(bench.app, name="bench")
@@ -65,4 +61,7 @@ def invoke(arguments: list[str]) -> int:
 
 def main() -> None:
     """The console script."""
+    # OpenMP threads that spin while they wait make a step take 4 to 6 times as long when another program uses the cores.
+    # It is read when torch is loaded; a benchmark hands it to its processes, so that all contenders wait alike.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(invoke(sys.argv[1:]))

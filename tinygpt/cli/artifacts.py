@@ -1,11 +1,14 @@
 """`tinygpt artifacts`: what is in the store, how it was made, whether it is whole."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinygpt import ui
 from tinygpt.cli.failures import Commands
 from tinygpt.cli.options import Call, with_options
+from tinygpt.errors import VerificationError
 
 if TYPE_CHECKING:
     from tinygpt.store import Artifact, Store
@@ -15,6 +18,18 @@ LOCK_TIMEOUT = 60.0  # seconds that `verify --repair` and `gc` wait for running 
 COMMON = ("store", "json", "debug")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The first digits of an artifact's id, also written STAGE/DIGITS.")]
+
+
+def record(artifact: "Artifact") -> dict[str, Any]:
+    """An artifact in the machine-readable form of `artifacts ls --json`."""
+    return {
+        "stage": artifact.stage,
+        "key": artifact.key,
+        "digest": artifact.digest,
+        "path": str(artifact.folder),
+        "created": artifact.created,
+        "bytes": artifact.size,
+    }
 
 
 def _store(call: Call) -> "Store":
@@ -28,79 +43,74 @@ def _store(call: Call) -> "Store":
 @with_options(*COMMON)
 def ls(call: Call, *, stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only of this stage.")] = None) -> None:
     """List all artifacts, newest first."""
-    from tinygpt.cli.session import record
-    from tinygpt.ui import count, say_json, say_note, say_product, size
-
     store = _store(call)
     found = store.list(stage)
     if call.options.json:
-        say_json([{**record(artifact), "pinned": store.is_pinned(artifact)} for artifact in found])
+        ui.say_json([{**record(artifact), "pinned": store.is_pinned(artifact)} for artifact in found])
         return
     for artifact in found:
         pinned = "  pinned" if store.is_pinned(artifact) else ""
         created = artifact.created[:16].replace("T", " ")
-        say_product(f"{artifact.stage:13}  {artifact.id}  {created}  {size(artifact.size):>8}{pinned}")
+        ui.say_product(f"{artifact.stage:13}  {artifact.id}  {created}  {ui.size(artifact.size):>8}{pinned}")
     for run in store.unfinished():
-        say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
+        ui.say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
     if not found:
-        say_note(f"nothing in `{store.root}`")
+        ui.say_note(f"nothing in `{store.root}`")
     else:
-        say_note(f"{count(len(found), 'artifact')}, {size(sum(artifact.size for artifact in found))}")
+        ui.say_note(f"{ui.count(len(found), 'artifact')}, {ui.size(sum(artifact.size for artifact in found))}")
 
 
 @app.command()
 @with_options(*COMMON)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
-    from tinygpt.cli.session import record
-    from tinygpt.ui import say_json, say_product, size, table
-
     found = _store(call).resolve(artifact)
     manifest = found.manifest
+    facts = {
+        **record(found),
+        "version": manifest.version,
+        "inputs": {name: dict(made) for name, made in manifest.inputs.items()},
+        "tables": manifest.tables,
+        "provenance": manifest.provenance,
+        "files": {name: dict(file) for name, file in manifest.files.items()},
+    }
     if call.options.json:
-        inputs = {name: dict(made) for name, made in manifest.inputs.items()}
-        files = {name: dict(file) for name, file in manifest.files.items()}
-        more = {"tables": manifest.tables, "inputs": inputs, "files": files, "provenance": manifest.provenance}
-        say_json({**record(found), "version": manifest.version, **more})
-        return
-    rows = [(name, str(value)) for name, value in record(found).items()]
-    rows += [(f"input {name}", f"{made['key'][:12]} (digest {made['digest'][:12]})") for name, made in manifest.inputs.items()]
-    rows += [(f"{name}.{key}", _plain(value)) for name, values in manifest.tables.items() for key, value in values.items()]
-    rows += [(name, _plain(value)) for name, value in manifest.provenance.items() if name != "created"]
-    rows += [(f"file {name}", size(file["bytes"])) for name, file in manifest.files.items()]
-    say_product(table(f"{found.stage} {found.id}", rows, None))
+        ui.say_json(facts)
+    else:
+        ui.say_product(ui.table(f"{found.stage} {found.id}", list(_rows(facts))))
 
 
-def _plain(value: object) -> str:
-    return "none" if value is None else str(value)
+def _rows(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as rows: {"files": {"a": {"bytes": 5}}} as ("files.a.bytes", "5")."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", "none" if value is None else str(value)
 
 
 @app.command()
 @with_options("store", "debug")
 def path(call: Call, *, artifact: Id) -> None:
     """Print the folder of an artifact."""
-    from tinygpt.ui import say_product
 
-    say_product(str(_store(call).resolve(artifact).folder))
+    ui.say_product(str(_store(call).resolve(artifact).folder))
 
 
 @app.command()
 @with_options(*COMMON)
 def lineage(call: Call, *, artifact: Id) -> None:
     """Show what an artifact was made from, back to the stories."""
-    from tinygpt.ui import say_json, say_product
 
     store = _store(call)
     tree = _ancestors(store, store.resolve(artifact))
     if call.options.json:
-        say_json(tree)
+        ui.say_json(tree)
     else:
-        say_product("\n".join(_branches(tree)))
+        ui.say_product("\n".join(_branches(tree)))
 
 
 def _ancestors(store: "Store", artifact: "Artifact") -> dict[str, Any]:
-    from tinygpt.cli.session import record
-
     inputs = {}
     for name, made in artifact.manifest.inputs.items():
         source = store.find(made["stage"], made["key"])
@@ -123,23 +133,21 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Move what is damaged to the trash.")] = False,
 ) -> None:
     """Hash every file of every artifact and compare with what was written."""
-    from tinygpt.errors import VerificationError
-    from tinygpt.ui import count, say_json, say_note
 
     store = _store(call)
-    faults = store.repair(timeout=LOCK_TIMEOUT, waiting=say_note) if repair else store.verify()
+    faults = store.repair(timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else store.verify()
     whole = len(store.list())
     if call.options.json:
         found = [{"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults]
-        say_json({"artifacts": whole, "faults": found, "repaired": repair})
+        ui.say_json({"artifacts": whole, "faults": found, "repaired": repair})
     for fault in faults:
-        say_note(fault.text)
+        ui.say_note(fault.text)
     remaining = [fault for fault in faults if not (repair and fault.culprit)]
     if remaining:
         hint = None if repair else "`tinygpt artifacts verify --repair` moves what is damaged to the trash"
-        raise VerificationError(f"{count(len(remaining), 'fault')} in `{store.root}`", hint=hint)
-    repaired = f"; {count(len(faults), 'fault')} repaired, the damaged parts are in `.trash/`" if faults else ""
-    say_note(f"{count(whole, 'artifact')} whole{repaired}")
+        raise VerificationError(f"{ui.count(len(remaining), 'fault')} in `{store.root}`", hint=hint)
+    repaired = f"; {ui.count(len(faults), 'fault')} repaired, the damaged parts are in `.trash/`" if faults else ""
+    ui.say_note(f"{ui.count(whole, 'artifact')} whole{repaired}")
 
 
 @app.command()
@@ -148,25 +156,23 @@ def gc(
     call: Call, *, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False
 ) -> None:
     """Remove what nothing needs: old results but models, the trash, leftovers."""
-    from tinygpt.cli.session import record
     from tinygpt.store import garbage
-    from tinygpt.ui import count, say_json, say_note, size
 
     store = _store(call)
     if dry_run:
         unneeded = garbage(store)
         others, total = 0, sum(artifact.size for artifact in unneeded)
     else:
-        removed = store.gc(timeout=LOCK_TIMEOUT, waiting=say_note)
+        removed = store.gc(timeout=LOCK_TIMEOUT, waiting=ui.say_note)
         unneeded, others, total = list(removed.artifacts), removed.others, removed.bytes
     if call.options.json:
         records = [record(artifact) for artifact in unneeded]
-        say_json({"artifacts": records, "others": others, "bytes": total, "removed": not dry_run})
+        ui.say_json({"artifacts": records, "others": others, "bytes": total, "removed": not dry_run})
         return
     for artifact in unneeded:
-        say_note(f"{artifact.stage} {artifact.id}  {size(artifact.size)}")
-    leftovers = f" and {count(others, 'leftover')}" if others else ""
-    say_note(f"{'Would remove' if dry_run else 'Removed'} {count(len(unneeded), 'artifact')}{leftovers}, {size(total)}")
+        ui.say_note(f"{artifact.stage} {artifact.id}  {ui.size(artifact.size)}")
+    leftovers = f" and {ui.count(others, 'leftover')}" if others else ""
+    ui.say_note(f"{'Would remove' if dry_run else 'Removed'} {ui.count(len(unneeded), 'artifact')}{leftovers}, {ui.size(total)}")
 
 
 @app.command()
@@ -178,9 +184,8 @@ def pin(
     remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
 ) -> None:
     """Make gc keep an artifact and all it was made from."""
-    from tinygpt.ui import say_note
 
     store = _store(call)
     found = store.resolve(artifact)
     store.pin(found, pinned=not remove)
-    say_note(f"{found.stage} {found.id} is {'no longer ' if remove else ''}pinned")
+    ui.say_note(f"{found.stage} {found.id} is {'no longer ' if remove else ''}pinned")

@@ -4,50 +4,59 @@ from typing import Annotated, Any
 
 import typer
 
+from tinygpt import ui
 from tinygpt.cli.failures import Commands
 from tinygpt.cli.options import Call, with_options
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, help="Measure speed and learning beside peers, in one run.")
 
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads for every contender.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Measure speed and learning beside peers, in one run."""
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Timed turns of each contender.")]
 
 
 @app.command("train")
 @with_options("json", "debug")
-def bench_train(
-    call: Call, *, threads: Threads = None, rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Timed steps each.")] = 7
-) -> None:
+def bench_train(call: Call, *, threads: Threads = None, rounds: Rounds = 7) -> None:
     """Training speed beside Hugging Face and a textbook loop."""
-    from tinygpt import ui
     from tinygpt.bench import train
 
     report = train.bench_train(threads, rounds, ui.say_note)
     if call.options.json:
         ui.say_json(report)
     for name in train.BLOCKS:
-        _table(name or "dropout 0", report[name] if name else report, train.CONTENDERS)
+        block = report[name] if name else report
+        rows = _rates(block["tokens_per_second_all"], train.CONTENDERS)
+        rows += [
+            ("share", f"{block['matrix_rate_share']:.2f} of the {block['precision']} matrix rate"),
+            ("peak memory", ", ".join(f"{peer} {mib:,.0f} MiB" for peer, mib in block["peak_rss_mib"].items())),
+            *_conditions(block, block["cpu_capability"]),
+        ]
+        ui.say_note(ui.table(name or "dropout 0", rows))
 
 
-def _table(title: str, block: dict[str, Any], contenders: dict[str, str]) -> None:
-    from tinygpt import ui
+@app.command("sample")
+@with_options("json", "debug")
+def bench_sample(call: Call, *, threads: Threads = None, rounds: Rounds = 5) -> None:
+    """Speed of telling stories beside Hugging Face generate and a plain loop."""
+    from tinygpt.bench import sample
 
-    rates, ours = block["tokens_per_second_all"], block["tokens_per_second"]
-    rows = [
-        (
-            label,
-            f"{ui.number(rates[name])} tokens/s  {ours / rates[name]:.2f} x"
-            if name in rates
-            else "not installed or not in this block",
-        )
+    report = sample.bench_sample(threads, rounds, ui.say_note)
+    if call.options.json:
+        ui.say_json(report)
+    for batch in sample.NEW_TOKENS:
+        rows = _rates(report[f"tokens_per_second_all_batch_{batch}"], sample.CONTENDERS)
+        ui.say_note(ui.table(f"batch {batch}", rows))
+    first = ("first token", f"{report['first_token_ms']:.0f} ms from a cold start")
+    ui.say_note(ui.table("both", [first, *_conditions(report)]))
+
+
+def _rates(rates: dict[str, float], contenders: dict[str, str]) -> list[tuple[str, str]]:
+    return [
+        (label, f"{ui.number(rates[name])} tokens/s  {rates['tinygpt'] / rates[name]:.2f} x" if name in rates else "not measured")
         for name, label in contenders.items()
     ]
-    share = f"{block['matrix_rate_share']:.2f} of the {block['precision']} matrix rate"
-    memory = ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in block["peak_rss_mib"].items())
-    rows += [("share", share), ("peak memory", memory), ("conditions", f"{block['threads']} threads, {block['cpu_capability']}")]
-    rows += [("versions", ", ".join(f"{name} {version or 'not installed'}" for name, version in block["versions"].items()))]
-    ui.say_note(ui.table(title, rows, None))
+
+
+def _conditions(report: dict[str, Any], *more: str) -> list[tuple[str, str]]:
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in report["versions"].items())
+    return [("conditions", ", ".join([f"{report['threads']} threads", *more])), ("versions", versions)]

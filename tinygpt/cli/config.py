@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from tinygpt.cli.failures import Commands
+from tinygpt import ui
+from tinygpt.cli.failures import Command, Commands
 from tinygpt.cli.options import Call, program, with_options
+from tinygpt.errors import UsageError
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, help="The configuration and where each value came from.")
 
@@ -20,29 +22,17 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@app.callback()
-def _group() -> None:
-    """The configuration and where each value came from."""
-
-
-@app.command()
+@app.command(cls=Command)
 @with_options("config", "preset", "sets", "source", "debug")
 def show(call: Call, *, format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TOML) -> None:
     """Show the whole configuration and where each value came from."""
     from tinygpt import config
-    from tinygpt.ui import say_note, say_product
 
-    options = call.options
-    loaded = config.load_config(
-        config_file=options.config,
-        preset=options.preset,
-        sets=options.sets or (),
-        flags={"data.source": ("--source", options.source)},
-    )
+    loaded = call.load_config()
     for note in loaded.notes:
-        say_note(call.rephrase(note))
+        ui.say_note(call.rephrase(note))
     render = {Format.TOML: config.render_toml, Format.YAML: config.render_yaml, Format.JSON: config.render_json}[format]
-    say_product(render(loaded.config, loaded.origins), end="")
+    ui.say_product(render(loaded.config, loaded.origins), end="")
 
 
 @with_options("preset", "source", "debug")
@@ -50,22 +40,19 @@ def init(
     call: Call, *, folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it; made if need be.")] = Path()
 ) -> None:
     """Write a tinygpt.toml that explains itself, never over an existing one."""
-    from tinygpt import config
-    from tinygpt.errors import UsageError
-    from tinygpt.ui import say_note
+    from tinygpt.config import render_init
 
-    options = call.options
     path = folder / "tinygpt.toml"
-    text = config.render_init(options.preset or "laptop", options.source)
+    text = render_init(call.options.preset or "laptop", call.options.source)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
     except FileExistsError as error:
         raise UsageError(f"`{path}` is already there", hint="name another folder, or edit the file") from error
-    say_note(f"wrote {path}")
+    ui.say_note(f"wrote {path}")
     if folder.resolve() == Path.cwd():
-        say_note(f"next: {program()} run")
+        ui.say_note(f"next: {program()} run")
     else:
-        say_note(f"next: cd {folder}")
-        say_note(f"then: {program(elsewhere=True)} run")
+        ui.say_note(f"next: cd {folder}")
+        ui.say_note(f"then: {program(elsewhere=True)} run")

@@ -6,29 +6,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from tinygpt import ui
 from tinygpt.cli.options import Call, with_options
+from tinygpt.errors import TinygptError, VerificationError
 
 if TYPE_CHECKING:
     from tinygpt.lm.checks import Check
     from tinygpt.store import Store
 
-ODD_TEXTS = (
-    "",
-    "Once upon a time",
-    "  two  spaces\n\nand lines\t",
-    "naïve café — “quoted”",
-    "日本語 🐈‍⬛ é",
-    "<|endoftext|>",
-    "\x00\x1b[0m",
-)
+ODD_TEXTS = ("", "  two  spaces\n\nand lines\t", "naïve café — “quoted” 日本語 🐈‍⬛ é", "<|endoftext|>\x00\x1b[0m")
 
 
 @with_options("store", "json", "debug")
 def doctor(call: Call) -> None:
     """Check that the model, training and data are what they should be."""
-    from tinygpt import ui
     from tinygpt.config import store_root
-    from tinygpt.errors import VerificationError
     from tinygpt.store import Store
 
     store = Store(store_root(call.options.store))
@@ -37,7 +29,7 @@ def doctor(call: Call) -> None:
         checks.append(check)
         ui.say_note(f"{'ok   ' if check.passed else 'WRONG'}  {check.name}: {check.detail}")
     machine = machine_facts(store)
-    ui.say_note(ui.table("this machine", list(machine.items()), None))
+    ui.say_note(ui.table("this machine", list(machine.items())))
     if call.options.json:
         ui.say_json({"checks": [asdict(check) for check in checks], "machine": machine})
     wrong = [check.name for check in checks if not check.passed]
@@ -65,19 +57,18 @@ def all_checks(store: "Store") -> "Iterator[Check]":
     for dataset in store.list("build-dataset")[:1]:
         made_with = dataset.manifest.inputs["tokenize"]
         if tokenize := store.find("tokenize", made_with["key"]):
-            end, size = (tokenizer := Tokenizer.from_bytes(tokenize.read("tokenizer.json"))).end_of_story, tokenizer.vocab_size
+            tokenizer = Tokenizer.from_bytes(tokenize.read("tokenizer.json"))
             with dataset.open("train.bin") as train, dataset.open("val.bin") as validation:
-                yield checks.no_story_in_both_splits(read_tokens(train, size), read_tokens(validation, size), end)
+                shards = (read_tokens(train, tokenizer.vocab_size), read_tokens(validation, tokenizer.vocab_size))
+                yield checks.no_story_in_both_splits(*shards, tokenizer.end_of_story)
 
 
 def machine_facts(store: "Store") -> dict[str, str]:
     """What matters for training here."""
     import torch
 
-    from tinygpt import ui
     from tinygpt.config import HubSource
     from tinygpt.corpus import hub
-    from tinygpt.errors import TinygptError
     from tinygpt.lm.precision import choose_device, choose_precision
 
     device = choose_device("auto")

@@ -2,24 +2,40 @@
 
 import difflib
 import errno
+import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from tinygpt import ui
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
 
 # Typer carries click inside or depends on it, by version; both ways these are its classes.
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 CLOSED_PIPE = 141
+
+
+class Command(TyperCommand):
+    """A command whose flags for keys of the configuration are explained in the keys' own words, read when they are shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from tinygpt.config.fields import FIELDS, requirement
+
+        params: list[Any] = self.params
+        for flag in params:
+            if flag.help in FIELDS:
+                meaning = FIELDS[flag.help].description or ""
+                flag.help = f"{meaning[:1].upper()}{meaning[1:]} ({requirement(flag.help)})."
+        super().format_help(ctx, formatter)
 
 
 class Commands(TyperGroup):
@@ -30,10 +46,15 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], list(self.commands), 1)
-            hint = f"did you mean `{ctx.command_path} {near[0]}`?" if near else f"`{ctx.command_path} --help` lists the commands"
+            hint = did_you_mean(args[0], self.commands, f"`{ctx.command_path} --help` lists the commands", f"{ctx.command_path} ")
             raise UsageError(f"`{args[0]}` is not a command", hint=hint)
         return super().resolve_command(ctx, args)
+
+
+def did_you_mean(typed: str, known: Iterable[str], otherwise: str, before: str = "") -> str:
+    """A hint that names the nearest of what is known, with the words to type `before` it, or says something else."""
+    near = difflib.get_close_matches(typed, list(known), 1)
+    return f"did you mean `{before}{near[0]}`?" if near else otherwise
 
 
 class Signals:
@@ -82,43 +103,33 @@ def exit_code(call: Callable[[], Any], arguments: list[str], signals: Signals, r
         call: Typer's main, in the mode that raises.
         rephrase: spells commands in back-ticks as this user has to type them.
     """
-    from tinygpt.ui import failure
-
     try:
         with signals.caught():
             code = call()
-        if not isinstance(code, int) or code != 130:  # what Typer makes of KeyboardInterrupt
-            sys.stdout.flush()
-            return code if isinstance(code, int) else 0
-        error: BaseException = _interrupted(arguments, signals)
-    except KeyboardInterrupt:
-        error = _interrupted(arguments, signals)
+        if code == 130:
+            raise KeyboardInterrupt  # which Typer made a number of
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:  # Typer's answer to a closed pipe
-        if not isinstance(stop.__context__, OSError):
-            raise
-        error = stop.__context__
+        error = stop.__context__ or stop
     except BaseException as caught:  # noqa: BLE001  the one place where everything unforeseen ends, also a panic of Rust code
         error = caught
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return _closed_pipe()
     if "--debug" in arguments:
         traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        number = signals.received or signal.SIGINT
+        again = f"`tinygpt {shlex.join(arguments)}` starts again from what is finished"
+        error = Interrupted(f"stopped by {signal.Signals(number).name}; nothing half-made is kept", hint=again, number=number)
     shown = as_user_error(error)
-    is_mistake = not isinstance(shown, StoppedEarly | Interrupted)
-    print(failure(rephrase(shown.message), shown.hint and rephrase(shown.hint), is_mistake=is_mistake), file=sys.stderr)  # noqa: T201
+    kind = "" if isinstance(shown, StoppedEarly | Interrupted) else "error: "
+    ui.say_note(kind + rephrase(shown.message) + (f"\n\nhint: {rephrase(shown.hint)}" if shown.hint else ""))
     return shown.exit_code
-
-
-def _interrupted(arguments: list[str], signals: Signals) -> Interrupted:
-    number = signals.received or signal.SIGINT
-    again = f"`tinygpt {shlex.join(arguments)}` starts again from what is finished"
-    return Interrupted(f"stopped by {signal.Signals(number).name}; nothing half-made is kept", hint=again, number=number)
 
 
 def _closed_pipe() -> int:
     """Whoever read stdout has gone: end quietly, also in the interpreter's own last flush."""
-    import os
-
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return CLOSED_PIPE
@@ -129,12 +140,11 @@ def as_user_error(error: BaseException) -> TinygptError:
     match error:
         case TinygptError():
             return error
-        case OSError() if error.errno in FULL_DISK:
-            return StorageError(f"cannot use `{error.filename or 'the disk'}`: {(error.strerror or str(error)).lower()}",
-                                hint="free some space or choose another store with `--store DIR`")  # fmt: skip
-        case OSError() if error.filename is not None:
-            return StorageError(f"cannot use `{error.filename}`: {(error.strerror or str(error)).lower()}",
-                                hint="check the path and its permissions")  # fmt: skip
+        case OSError() if error.errno in FULL_DISK or error.filename is not None:
+            full = error.errno in FULL_DISK
+            hint = "free some space or choose another store with `--store DIR`" if full else "check the path and its permissions"
+            why = (error.strerror or str(error)).lower()
+            return StorageError(f"cannot use `{error.filename or 'the disk'}`: {why}", hint=hint)
         case MemoryError():
             return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
     if isinstance(error, WrongUsage.__base__ or WrongUsage):
@@ -148,9 +158,10 @@ def _usage_error(error: Any) -> UsageError:
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else "tinygpt"
     listing = f"`{command} --help` lists the flags"
-    if flag := getattr(error, "option_name", None) if hasattr(error, "possibilities") else None:
-        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        near = difflib.get_close_matches(flag, [name for name in known if name.startswith("--")], 1)
-        return UsageError(f"`{flag}` is not a flag of `{command}`", hint=f"did you mean `{near[0]}`?" if near else listing)
+    if hasattr(error, "possibilities"):
+        near = (error.possibilities or [None])[0]
+        return UsageError(
+            f"`{error.option_name}` is not a flag of `{command}`", hint=f"did you mean `{near}`?" if near else listing
+        )
     message = error.format_message().rstrip(".").replace("'", "`")
     return UsageError(message[:1].lower() + message[1:], hint=listing)

@@ -7,14 +7,17 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinygpt.cli.failures import Signals
+
+if TYPE_CHECKING:
+    from tinygpt.config import LoadedConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Options:
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Set one key of the configuration; repeatable.")
     ] = None
-    source: Annotated[str | None, typer.Option(metavar="SOURCE", help="Where the stories come from (`data.source`).")] = None
+    source: Annotated[str | None, typer.Option(metavar="SOURCE", help="data.source")] = None
     store: Annotated[Path | None, typer.Option(metavar="DIR", help="Store of artifacts instead of artifacts/.")] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again, also where it is in the store.")] = False
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False
@@ -59,35 +62,45 @@ class Call:
 
     def command(self, words: str) -> str:
         """A whole command that can be pasted, for the words behind `tinygpt`."""
-        first = words.partition(" ")[0]
-        pairs = []
-        if first in PIPELINE and not re.search(r"--(preset|config|help)\b", words):
-            pairs += self._run_flags()
-        if self.options.store and (first in PIPELINE or first == "artifacts") and "--help" not in words:
-            pairs.append(("--store", str(self.options.store)))
-        missing = [f"{flag} {shlex.quote(value)}" for flag, value in pairs if not (flag in words and value in words)]
+        options, first = self.options, words.partition(" ")[0]
+        pairs: list[tuple[str, object]] = []
+        if first in (*PIPELINE, "config") and not re.search(r"--(preset|config|help)\b", words):
+            pairs += [("--config", options.config), ("--preset", options.preset), ("--source", options.source)]
+            trained = [(key, value) for key, (_, value) in self.flags.items() if key.startswith("train.") and value is not None]
+            pairs += [("--set", item) for item in [*(options.sets or []), *(f"{key}={value}" for key, value in trained)]]
+        if first in (*PIPELINE, "artifacts") and "--help" not in words:
+            pairs.append(("--store", options.store))
+        given = [(flag, str(value)) for flag, value in pairs if value]
+        missing = [f"{flag} {shlex.quote(value)}" for flag, value in given if not (flag in words and value in words)]
         return " ".join(filter(None, [program(), words, *missing]))
 
-    def _run_flags(self) -> list[tuple[str, str]]:
+    def load_config(self) -> "LoadedConfig":
+        """The configuration that this command line asks for."""
+        from tinygpt.config import load_config
+
         options = self.options
-        pairs = [("--config", str(options.config or "")), ("--preset", options.preset or ""), ("--source", options.source or "")]
-        pairs += [("--set", item) for item in options.sets or []]
-        trained = {key: value for key, (_, value) in self.flags.items() if value is not None and key.startswith("train.")}
-        pairs += [("--set", f"{key}={value}") for key, value in trained.items()]
-        return [(flag, value) for flag, value in pairs if value]
+        flags = {"data.source": ("--source", options.source), **self.flags}
+        return load_config(config_file=options.config, preset=options.preset, sets=options.sets or (), flags=flags)
 
 
-PIPELINE = ("tokenize", "build-dataset", "train", "eval", "sample", "plot", "run", "config")
+PIPELINE = ("tokenize", "build-dataset", "train", "eval", "sample", "plot", "run")
 
 
-def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add common flags to a command, which receives its `Call` instead of them.
+def with_options(*names: str, keys: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add flags to a command, which receives its `Call` instead of them.
 
     Args:
         names: of the fields of Options that the command takes; none for all.
+        keys: of the configuration; "sample.top_p" becomes --top-p. Command writes its help, and the configuration reads its text.
     """
     fields = inspect.signature(Options, eval_str=True).parameters
-    common = {name: fields[name] for name in names or fields}
+    common = [fields[name] for name in names or fields]
+    by_flag = {key.partition(".")[2]: key for key in keys}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    setting = [
+        inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, typer.Option(metavar="VALUE", help=key)])
+        for name, key in by_flag.items()
+    ]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = [parameter for name, parameter in inspect.signature(function, eval_str=True).parameters.items() if name != "call"]
@@ -95,11 +108,12 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         @functools.wraps(function)
         def command(ctx: typer.Context, **values: Any) -> None:
             call: Call = ctx.obj
-            call.options = Options(**{name: values.pop(name) for name in common})
+            call.options = Options(**{option.name: values.pop(option.name) for option in common})
+            call.flags = {key: (f"--{name.replace('_', '-')}", values.pop(name)) for name, key in by_flag.items()}
             function(call, **values)
 
-        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [context, *own, *common.values()]]
+        context = inspect.Parameter("ctx", kind, annotation=typer.Context)
+        parameters = [parameter.replace(kind=kind) for parameter in [context, *own, *setting, *common]]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command

@@ -1,11 +1,14 @@
 """`tinygpt run`: all stages in their order."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinygpt import ui
+from tinygpt.cli.artifacts import record
+from tinygpt.cli.failures import did_you_mean
 from tinygpt.cli.options import Call, with_options
-from tinygpt.cli.train import train_stage
 from tinygpt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,11 +34,7 @@ def run(
 
     last = until or list(STAGES)[-1]
     if last not in STAGES:
-        import difflib
-
-        near = difflib.get_close_matches(last, STAGES, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
-        raise UsageError(f"`{last}` is not a stage", hint=hint)
+        raise UsageError(f"`{last}` is not a stage", hint=did_you_mean(last, STAGES, f"the stages are {', '.join(STAGES)}"))
     session = Session(call, reads_source=not dry_run, renews_source=call.options.force and until in (None, "corpus"))
     unsaid = {
         f"sample.{key}": (f"--{key.replace('_', '-')}", value)
@@ -50,42 +49,39 @@ def run(
     for name, stage in STAGES.items():
         inputs = {source: made[source].artifact for source in stage.inputs}
         force = call.options.force and until in (None, name)
-        made[name] = (train_stage if name == "train" else _stage(name))(session, inputs, force=force)
+        made[name] = session.make(name, inputs, force=force)
         if name == last:
             break
     _conclude(session, made)
 
 
-def _stage(name: str) -> Any:
-    return lambda session, inputs, *, force: session.make(name, inputs, force=force)
-
-
 def _show_plan(session: "Session", until: str) -> None:
-    from tinygpt.ui import columns, say_json, say_product, table
-
-    rows = []
+    said = {}
     for name, planned in session.plan(until).items():
         why = planned.why
         if planned.artifact is None and planned.key and (steps := session.store.checkpoints(name, planned.key).steps()):
             why = f"an unfinished run continues at step {steps[-1]:,}"
-        rows.append((name, f"{planned.artifact.id}  {why}" if planned.artifact else f"run  {why}"))
+        said[name] = {"cached": planned.artifact is not None, "id": planned.artifact and planned.artifact.id, "why": why}
     if session.call.options.json:
-        say_json({name: {"cached": not said.startswith("run  "), "why": said.partition("  ")[2]} for name, said in rows})
+        ui.say_json(said)
     else:
-        import sys
-
-        say_product(table(f"plan for `{session.store.root}`", rows, columns(sys.stdout)))
+        rows = [(name, f"{row['id'] or 'run'}  {row['why']}") for name, row in said.items()]
+        ui.say_product(ui.table(f"plan for `{session.store.root}`", rows, ui.columns(sys.stdout)))
 
 
 def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     """The story, what training changed, the pictures, and what to type now."""
-    from tinygpt.cli.session import pictures, print_samples, put_latest, record, samples
-    from tinygpt.ui import say_json
+    from tinygpt.cli.session import evaluations, pictures, print_samples, put_latest, samples
 
-    before, after = perplexities(made) if "eval" in made else (None, None)
+    before = after = None
+    if "eval" in made:
+        judged = made["eval"].artifact.read_json("eval.json")
+        untrained = judged.get("baselines", {}).get("untrained")
+        before = untrained["perplexity"] if untrained else evaluations(made["train"].artifact)[0]
+        after = judged["perplexity"]
     plot = made["plot"].artifact if "plot" in made else None
     if session.call.options.json:
-        say_json({
+        ui.say_json({
             "stages": [{**record(outcome.artifact), "cached": outcome.cached} for outcome in made.values()],
             "stories": [told["text"] for told in samples(made["sample"].artifact)] if "sample" in made else [],
             "perplexity": {"before": before, "after": after},
@@ -104,13 +100,3 @@ def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     for name in pictures(plot):
         session.report.note(str(plot.path(name)))
     session.next(EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt")
-
-
-def perplexities(made: dict[str, "Outcome"]) -> tuple[float | None, float]:
-    """Validation perplexity before and after training."""
-    from tinygpt.cli.session import evaluations
-
-    judged = made["eval"].artifact.read_json("eval.json")
-    untrained = judged.get("baselines", {}).get("untrained")
-    before = untrained["perplexity"] if untrained else evaluations(made["train"].artifact)[0]
-    return before, judged["perplexity"]

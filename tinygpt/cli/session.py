@@ -1,23 +1,25 @@
 """One command's configuration, store and screen, and how it finds or makes the artifacts it needs."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
-from tinygpt.config import Config, HubSource, LoadedConfig, load_config, parse_source, store_root
-from tinygpt.errors import InputError, MissingArtifactError
+from tinygpt.config import Config, HubSource, LoadedConfig, parse_source, store_root
+from tinygpt.errors import InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
-from tinygpt.pipeline import STAGES, Outcome, Planned, Runner, execute, find_inputs, plan, stage_key
+from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out, Store
-from tinygpt.ui import PlainReport, duration, escape_json, make_report, number, say_json, say_product
+from tinygpt.ui import Screen, duration, escape_json, number, say_json, say_product
 
 Inputs = Mapping[str, Artifact]
 
@@ -32,33 +34,30 @@ class Session:
         stream: generated text goes to stdout as it is made.
         reads_source: the command may read the stories themselves, from the hub, too.
         renews_source: and asks the hub for its newest ones although there is a corpus.
+        limits: what ends training early, as stages.train.Limits has it.
     """
 
     call: Call
     stream: bool = False
     reads_source: bool = False
     renews_source: bool = False
+    limits: Mapping[str, float | None] = field(default_factory=dict)
     loaded: LoadedConfig = field(init=False)
     store: Store = field(init=False)
-    report: PlainReport = field(init=False)
+    report: Screen = field(init=False)
 
     def __post_init__(self) -> None:
         options = self.call.options
-        self.reload({"data.source": ("--source", options.source)})
+        self.loaded = self.call.load_config()
         self.store = Store(store_root(options.store))
-        self.report = make_report(
-            self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase
-        )
+        self.report = Screen(self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase)
         for note in self.loaded.notes:
             self.report.note(note)
 
     def reload(self, flags: Mapping[str, tuple[str, object]]) -> None:
         """Read the configuration, with further flags."""
-        options = self.call.options
-        self.call.flags = {**self.call.flags, **flags}
-        self.loaded = load_config(
-            config_file=options.config, preset=options.preset, sets=options.sets or (), flags=self.call.flags
-        )
+        self.call.flags |= flags
+        self.loaded = self.call.load_config()
 
     @property
     def config(self) -> Config:
@@ -107,35 +106,46 @@ class Session:
             self.make("corpus", {})
         return find_inputs(STAGES[name], self.config, self.store, self.outside)
 
-    def make(self, name: str, inputs: Inputs, *, force: bool = False, runner: Runner | None = None) -> Outcome:
+    def make(self, name: str, inputs: Inputs, *, force: bool = False) -> Outcome:
         """Run a stage, or find that it has run, and show its table.
 
         Args:
             force: run also if there is a result.
-            runner: None for the stage's own function.
         """
-
-        def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
-            out.provenance(preset=self.loaded.preset, command=self.call.arguments)
-            (runner or import_module(f"tinygpt.stages.{name.replace('-', '_')}").run)(config, inputs, out, report)
-
         try:
             outcome = execute(
-                STAGES[name], self.config, inputs, store=self.store, outside=self.outside, runner=run, report=self.report,
-                force=force, lock_timeout=self.config.runtime.lock_timeout,
+                STAGES[name], self.config, inputs, store=self.store, outside=self.outside, runner=partial(self._run, name),
+                report=self.report, force=force, lock_timeout=self.config.runtime.lock_timeout,
             )  # fmt: skip
+        except (StoppedEarly, Interrupted) as stopped:
+            stopped.hint = f"`tinygpt {'run' if self.call.arguments[0] == 'run' else 'train --resume'}` continues it"
+            raise
         finally:
             self.report.close()
-        self.show(outcome)
+        artifact = outcome.artifact
+        said = "  cached" if outcome.cached else "  reproduced" if outcome.reproduced else ""
+        self.report.result(f"{artifact.stage} {artifact.id}{said}", artifact.read_json("summary.json")["rows"])
         if self.call.signals.received is not None:  # came during the last step, which was finished and kept
             raise KeyboardInterrupt
         return outcome
 
-    def show(self, outcome: Outcome) -> None:
-        """The one result table of a stage."""
-        artifact = outcome.artifact
-        said = "  cached" if outcome.cached else "  reproduced" if outcome.reproduced else ""
-        self.report.result(f"{artifact.stage} {artifact.id}{said}", artifact.read_json("summary.json")["rows"])
+    def _run(self, name: str, config: Config, inputs: Inputs, out: Out, report: Report) -> None:
+        """The stage's own function; limits and signals end training with everything saved."""
+        out.provenance(preset=self.loaded.preset, command=self.call.arguments)
+        stage = import_module(f"tinygpt.stages.{name.replace('-', '_')}")
+        if name != "train":
+            stage.run(config, inputs, out, report)
+            return
+        if config.train.init_from is not None:
+            inputs = {**inputs, "init_from": self.store.resolve(config.train.init_from, "train")}
+        with self.call.signals.deferred() as interrupted:
+            stage.run(config, inputs, out, report, limits=stage.Limits(interrupted=interrupted, **self.limits))
+
+    def finish(self, outcome: Outcome, *following: str) -> None:
+        """End a command: its artifact as the one JSON object of `--json`, and the commands to type now."""
+        if self.call.options.json:
+            say_json({**record(outcome.artifact), "cached": outcome.cached})
+        self.next(*following)
 
     def next(self, *commands: str) -> None:
         """Say what to type now, whole."""
@@ -170,47 +180,27 @@ class Session:
         try:
             return self.store.resolve(model, "train")
         except MissingArtifactError as error:
-            import difflib
-
-            ids = [run.id for run in self.store.list("train")]
-            near = difflib.get_close_matches(model, ids, 3, 0.0)
+            near = difflib.get_close_matches(model, [run.id for run in self.store.list("train")], 3, 0.0)
             hint = f"trained models here: {', '.join(f'`{id_}`' for id_ in near)}" if near else "train one with `tinygpt run`"
             raise MissingArtifactError(f"no trained model `{model}` in `{self.store.root}`", hint=hint) from error
 
     def inputs_around(self, name: str, train: Artifact, model: str | None) -> Inputs:
         """What a stage reads beside a given trained model: what that model was made from, and its evaluation."""
         found = {"train": train}
-        for record in train.manifest.inputs.values():
-            artifact = self.store.find(record["stage"], record["key"])
-            if artifact is None or artifact.digest != record["digest"]:
-                gone = f"`{record['stage']}/{record['key'][:12]}`, from which model `{train.id}` was made, is gone"
-                raise MissingArtifactError(gone, hint=f"make it again with `tinygpt run --until {record['stage']}`")
-            found[record["stage"]] = artifact
+        for made in train.manifest.inputs.values():
+            artifact = self.store.find(made["stage"], made["key"])
+            if artifact is None or artifact.digest != made["digest"]:
+                gone = f"`{made['stage']}/{made['key'][:12]}`, from which model `{train.id}` was made, is gone"
+                raise MissingArtifactError(gone, hint=f"make it again with `tinygpt run --until {made['stage']}`")
+            found[made["stage"]] = artifact
         if "eval" in STAGES[name].inputs:
             stage = STAGES["eval"]
             key = stage_key(stage, self.config, {source: found[source].digest for source in stage.inputs}, self.outside)
-            evaluation = self.store.find("eval", key)
-            if evaluation is None:
+            if (evaluation := self.store.find("eval", key)) is None:
                 hint = f"run `tinygpt eval{f' --model {model}' if model else ''}`"
                 raise MissingArtifactError(f"`{name}` reads the result of `eval`, which is not in `{self.store.root}`", hint=hint)
             found["eval"] = evaluation
         return {source: found[source] for source in STAGES[name].inputs}
-
-    def print_json(self, outcome: Outcome) -> None:
-        """The artifact as the one JSON object of `--json`."""
-        say_json({**record(outcome.artifact), "cached": outcome.cached})
-
-
-def record(artifact: Artifact) -> dict[str, object]:
-    """An artifact in the machine-readable form of `artifacts ls --json`."""
-    return {
-        "stage": artifact.stage,
-        "key": artifact.key,
-        "digest": artifact.digest,
-        "path": str(artifact.folder),
-        "created": artifact.created,
-        "bytes": artifact.size,
-    }
 
 
 def describe_run(train: Artifact) -> str:
@@ -253,3 +243,26 @@ def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
         text = "\n\n".join(str(told["text"]) for told in samples(story)) + "\n"
         copies["story.txt"] = text.encode("utf-8", "backslashreplace")
     store.put_latest(copies)
+
+
+def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
+    """Apply `--resume` and `--fresh` to what an unfinished run left."""
+    key = session.plan("train")["train"].key
+    assert key is not None
+    checkpoints = session.store.checkpoints("train", key)
+    if fresh and checkpoints.folder.exists():
+        with session.store.lock("train", key, timeout=session.config.runtime.lock_timeout, waiting=session.report.note):
+            session.report.note(f"the unfinished run {key[:12]} is now in `{checkpoints.set_aside('unfinished')}`")
+    if not resume or checkpoints.steps():
+        return
+    others = [run for run in session.store.unfinished() if run.stage == "train"]
+    if not others:
+        session.report.note("nothing to resume: this run starts")
+        return
+    tables = stage_tables(STAGES["train"], session.config, session.outside)
+    inputs = {name: artifact.digest for name, artifact in session.inputs("train").items()}
+    changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
+    raise UsageError(
+        f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}",
+        hint="give that run's configuration, or start this one with `tinygpt train`",
+    )

@@ -51,6 +51,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
     """
     session = Run(config, inputs, out, report)
+    if session.state.step and (stop := stop_reason(session.state.step, 0, limits)):  # a step more is not what was asked for
+        raise stop
     begin(session)
     first_step, started = session.state.step, time.monotonic()
     try:
