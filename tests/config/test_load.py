@@ -16,7 +16,7 @@ from tinygpt.config import (
     parse_source,
     store_root,
 )
-from tinygpt.config.fields import FIELDS, nearest, read_text, requirement
+from tinygpt.config.fields import FIELDS, read_text, requirement
 
 
 def test_nothing_given_is_the_reference(load):
@@ -175,4 +175,3 @@ def test_every_key_has_words_for_its_values():
     assert requirement("train.batch_size") == "an integer, at least 1 and at most 65536"
     assert requirement("train.warmup_fraction") == 'a number, at least 0 and at most 1, or "none"'
     assert requirement("eval.text") == 'text or "none"'
-    assert nearest("nothing.like.it.at.all") is None

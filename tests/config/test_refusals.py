@@ -47,12 +47,13 @@ def test_a_wrong_value_names_the_flag_set_or_variable_it_came_from(load):
 
 
 UNKNOWN = {
-    "[train]\nmax_step = 1": ("`train.max_step` is not a key", "`train.max_steps`"),
-    "[trian]\nmax_steps = 1": ("`trian` is not a table", "`train`"),
-    "max_steps = 1": ("`max_steps` is not a table", "`train.max_steps`"),
-    "[model]\nmax_steps = 1": ("`model.max_steps` is not a key", "`train.max_steps`"),
-    "[model]\nn_layer = 1": ("`model.n_layer` is not a key", "`model.n_layers`"),
-    "[zzz]": ("`zzz` is not a table", "config show"),
+    "[train]\nmax_step = 1": ("has no `train.max_step` ", "`train.max_steps`"),
+    "[trian]\nmax_steps = 1": ("has no `trian` ", "`train`"),
+    "max_steps = 1": ("has no `max_steps` ", "`train.max_steps`"),
+    "[model]\nmax_steps = 1": ("has no `model.max_steps` ", "`train.max_steps`"),
+    "[model]\nn_layer = 1": ("has no `model.n_layer` ", "`model.n_layers`"),
+    "[model]\nseed = 1": ("has no `model.seed` ", "`train.seed`"),
+    "[zzz]": ("has no `zzz` ", "config show"),
     "train = 1": ("`train` = 1 is not a table", "[train]"),
 }
 
@@ -68,9 +69,10 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(load, text):
 
 def test_unknown_names_of_sets_and_variables_are_refused_in_their_own_spelling(load):
     for given, message, hint in (
-        ({"sets": ["max_steps=5"]}, "`max_steps` is not a key", "`train.max_steps`"),
+        ({"sets": ["max_steps=5"]}, "has no `max_steps` ", "`train.max_steps`"),
         ({"sets": ["train.max_steps"]}, "has no value", "--set train.max_steps=1000"),
-        ({"environ": {"TINYGPT_TRAIN_MAXSTEPS": "5"}}, "`TINYGPT_TRAIN_MAXSTEPS` is not", "`TINYGPT_TRAIN_MAX_STEPS`"),
+        ({"environ": {"TINYGPT_TRAIN_MAXSTEPS": "5"}}, "has no `TINYGPT_TRAIN_MAXSTEPS` ", "`TINYGPT_TRAIN_MAX_STEPS`"),
+        ({"text": "preset = 3"}, "3 is not a preset", "demo"),
         ({"preset": "lap"}, '"lap" is not a preset', "demo, laptop, reference"),
         ({"preset": "../presets/demo"}, "is not a preset", "demo"),
     ):
@@ -97,14 +99,9 @@ BAD_FILES = {
     "long-hex.toml": b"[train]\nmax_steps = 0x" + b"f" * 5_000,
     "twice.toml": b"[train]\nseed = 1\nseed = 2",
     "latin1.toml": b"# caf\xe9",
-    "large.toml": b"#" * (1 << 20) + b"\n",
     "zero.toml": b'[sample]\nprompt = "\\u0000"',
-    "preset.toml": b"preset = 3",
     "deep.yaml": b"[" * 5_000,
     "list.yaml": b"- 1",
-    "alias.yaml": b"a: &a [1]\nb: *a",
-    "merge.yaml": b"train: &a {seed: 1}\nmodel: {<<: [*a, *a]}",
-    "twice.yaml": b"train: {seed: 1, seed: 2}",
     "python.yaml": b"!!python/object/apply:os.system [ls]",
     "tag.yaml": b"train: {seed: !!int x}",
     "tag-bool.yaml": b"train: {seed: !!bool x}",

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tinygpt.config import Config, SampleConfig, load_config, render_init, render_json, render_toml, render_yaml
-from tinygpt.config.fields import FIELDS, TABLES, _anatomy
+from tinygpt.config.fields import FIELDS, TABLES
 from tinygpt.errors import ConfigError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -27,28 +27,31 @@ def values(name: str) -> st.SearchStrategy[Any]:
     """Anything the field allows, from its own type and bounds."""
     if name in PATH_FIELDS:
         return PATH_FIELDS[name]
-    kind, bounds, optional = _anatomy(FIELDS[name].annotation, FIELDS[name].metadata)
-    limits = {
-        key: getattr(bound, key) for bound in bounds for key in ("ge", "gt", "le", "lt", "min_length") if hasattr(bound, key)
-    }
-    if get_origin(kind) is Literal:
-        strategy: st.SearchStrategy[Any] = st.sampled_from(get_args(kind))
-    elif kind is bool:
+    table, _, key = name.partition(".")
+    schema = TABLES[table].model_json_schema()["properties"][key]
+    kind, *none = schema.get("anyOf", [schema])
+    low, above = kind.get("minimum"), kind.get("exclusiveMinimum")
+    high, below = kind.get("maximum"), kind.get("exclusiveMaximum")
+    if "enum" in kind:
+        strategy: st.SearchStrategy[Any] = st.sampled_from(kind["enum"])
+    elif kind["type"] == "boolean":
         strategy = st.booleans()
-    elif kind is int:
-        low = limits["gt"] + 1 if "gt" in limits else limits.get("ge")
-        high = limits["lt"] - 1 if "lt" in limits else limits.get("le", 2**63 - 1)
-        strategy = st.integers(low, high)
-    elif kind is float:
-        low, high = limits.get("gt", limits.get("ge")), limits.get("lt", limits.get("le"))
+    elif kind["type"] == "integer":
+        strategy = st.integers(low, below - 1 if below is not None else high if high is not None else 2**63 - 1)
+    elif kind["type"] == "number":
         strategy = st.floats(
-            low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False, allow_infinity=False
+            low if above is None else above,
+            high if below is None else below,
+            exclude_min=above is not None,
+            exclude_max=below is not None,
+            allow_nan=False,
+            allow_infinity=False,
         )
-    elif kind is str:
-        strategy = ANY_TEXT.filter(lambda text: len(text) >= limits.get("min_length", 0))
+    elif kind["type"] == "string":
+        strategy = ANY_TEXT.filter(lambda text: len(text) >= kind.get("minLength", 0))
     else:
         strategy = st.lists(ANY_TEXT, max_size=3).map(tuple)
-    return st.none() | strategy if optional else strategy
+    return st.none() | strategy if none else strategy
 
 
 @st.composite

@@ -1,6 +1,8 @@
 """From files, presets, environment and flags to one frozen Config that knows where each value came from."""
 
+import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tinygpt.config.fields import FIELDS, TABLES, nearest, quoted, read_text, requirement, spell
-from tinygpt.config.files import read_config_file, read_preset
+from tinygpt.config.fields import FIELDS, TABLES, read_text, requirement, spell
+from tinygpt.config.files import PRESETS_FOLDER, read_config_file, read_preset
 from tinygpt.config.source import FileSource, parse_source
 from tinygpt.config.tables import Config
 from tinygpt.errors import ConfigError
@@ -17,7 +19,7 @@ from tinygpt.errors import ConfigError
 CONFIG_NAME = "tinygpt.toml"
 PRESET_VARIABLE = "TINYGPT_PRESET"
 STORE_VARIABLE = "TINYGPT_STORE"
-PATH_KEYS = ("data.source", "eval.text")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -73,27 +75,25 @@ def load_config(
     """
     cwd = Path.cwd() if cwd is None else cwd
     environ = os.environ if environ is None else environ
-    chosen = preset or environ.get(PRESET_VARIABLE) or None
+    chosen = preset or environ.get(PRESET_VARIABLE)
     found = find_config(cwd)
     path = config_file if config_file is not None or chosen else found
+    tables = read_config_file(cwd / path) if path else {}
+    base = tables.pop("preset", None)
     notes = []
     if chosen and found and config_file is None:
         notes.append(f"preset {chosen} replaces {found}; `--config {found}` lays the file over the preset")
-    tables = read_config_file(cwd / path) if path else {}
-    base = tables.pop("preset", None)
-    if base is not None and not isinstance(base, str):
-        raise ConfigError(
-            f"`preset` = {spell(base)} in {path} is not the name of a preset", hint='write, e.g., `preset = "laptop"`'
-        )
     if chosen and base and chosen != base:
         notes.append(f"preset {chosen} is used instead of preset {base}, which {path} names")
     name = chosen or base
 
-    settings = list(_from_tables(read_preset(name), f"preset {name}", None) if name else [])
-    settings += _from_tables(tables, path.name, cwd / path.parent) if path else []
-    settings += [
-        _resolved(setting, cwd) for setting in [*_from_environment(environ), *_from_sets(sets), *_from_flags(flags or {})]
-    ]
+    settings: list[_Setting] = []
+    if name:
+        settings += _from_tables(read_preset(name), f"preset {name}", PRESETS_FOLDER)
+    if path:
+        settings += _from_tables(tables, path.name, cwd / path.parent)
+    typed_flags = ((key, value, flag) for key, (flag, value) in (flags or {}).items())
+    settings += _typed([*_environment(environ), *_sets(sets), *typed_flags], cwd)
     merged = {setting.name: setting for setting in settings}
     origins = {key: merged[key].origin if key in merged else "default" for key in FIELDS}
     return LoadedConfig(_validated(merged), origins, path, name, tuple(notes))
@@ -117,8 +117,7 @@ def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[s
     return (found.parent if found else cwd) / "artifacts"
 
 
-def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path | None) -> Iterator[_Setting]:
-    """The settings of a file in `folder`, or of a preset (None), whose paths are no paths of the user's."""
+def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterator[_Setting]:
     for table, values in tables.items():
         if table not in TABLES:
             raise _unknown(table, origin)
@@ -127,84 +126,55 @@ def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path | None) ->
                 f"`{table}` = {_shown(values)} is not a table (from {origin})", hint=f"write `[{table}]` and its keys below it"
             )
         for key, value in (values or {}).items():
-            setting = _known(f"{table}.{key}", value, origin)
-            yield _resolved(setting, folder) if folder else setting
+            yield _setting(f"{table}.{key}", value, origin, folder)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
-    for table in TABLES:
-        prefix = f"TINYGPT_{table.upper()}_"
-        for variable in sorted(environ):
-            if variable.startswith(prefix) and (text := environ[variable]):
-                name = f"{table}.{variable.removeprefix(prefix).lower()}"
-                yield _from_text(name, text, f"environment {variable}")
+def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for variable, text in environ.items():
+        match = re.fullmatch(r"TINYGPT_([A-Z]+)_(\w+)", variable)
+        if text and match and match[1].lower() in TABLES:
+            yield f"{match[1]}.{match[2]}".lower(), text, f"environment {variable}"
 
 
-def _from_sets(sets: Iterable[str]) -> Iterator[_Setting]:
+def _sets(sets: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     for item in sets:
         name, equals, text = item.partition("=")
         if not equals:
-            raise ConfigError(
-                f"`--set {quoted(item)[1:-1]}` has no value",
-                hint="write `--set table.key=value`, e.g., `--set train.max_steps=1000`",
-            )
-        yield _from_text(name.strip(), text, "--set")
+            hint = "write `--set table.key=value`, e.g., `--set train.max_steps=1000`"
+            raise ConfigError(f"`--set {item}` has no value", hint=hint)
+        yield name.strip(), text, "--set"
 
 
-def _from_flags(flags: Mapping[str, tuple[str, object]]) -> Iterator[_Setting]:
-    for name, (flag, value) in flags.items():
-        if isinstance(value, str | os.PathLike):
-            yield _from_text(name, os.fspath(value), flag)
-        elif value is not None:
-            yield _known(name, value, flag)
+def _typed(given: Iterable[tuple[str, object, str]], cwd: Path) -> Iterator[_Setting]:
+    """The settings that someone typed as (key, value, origin): a text is read by the type of its key, None is nothing typed."""
+    for name, value, origin in given:
+        if value is not None:
+            text = os.fspath(value) if isinstance(value, os.PathLike) else value
+            yield _setting(name, read_text(name, text) if isinstance(text, str) else text, origin, cwd)
 
 
-def _from_text(name: str, text: str, origin: str) -> _Setting:
-    return _known(name, read_text(name, text) if name in FIELDS else text, origin)
-
-
-def _known(name: str, value: object, origin: str) -> _Setting:
-    """The setting, if there is such a key and its value can be written down again."""
+def _setting(name: str, value: object, origin: str, folder: Path) -> _Setting:
+    """The setting, a relative path in it made absolute, if there is such a key and its value can be written down again."""
     if name not in FIELDS:
         raise _unknown(name, origin)
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, str) and any("\ud800" <= char <= "\udfff" or char == "\0" for char in item):
-            raise ConfigError(
-                f"`{name}` = {_shown(value)} holds a character that is no text (from {origin})", hint="write it in UTF-8"
-            )
-        if isinstance(item, int) and abs(item) >= 2**63:
-            raise ConfigError(f"`{name}` is a number that 64 bits do not hold (from {origin})", hint=FIELDS[name].description)
+    if (isinstance(value, str) and NO_TEXT.search(value)) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise ConfigError(f"`{name}` (from {origin}) holds a character that is no text, or a number that 64 bits do not hold")
+    if name == "data.source" and isinstance(value, str) and value:
+        source = parse_source(value, folder)
+        value = os.path.normpath(source.pattern) if isinstance(source, FileSource) else value
+    elif name == "eval.text" and isinstance(value, str) and value != "none":
+        value = os.path.normpath(folder / value)
     return _Setting(name, value, origin)
 
 
 def _unknown(name: str, origin: str) -> ConfigError:
-    """An unknown key, or an unknown table where the name has no dot; the hint is in the spelling that the place uses."""
-    shown, known = quoted(name)[1:-1], nearest(name)
+    """An unknown table or key; the hint is in the spelling that the place uses."""
+    elsewhere = [known for known in FIELDS if known.endswith(f".{name.rpartition('.')[2]}")]
+    shown, near = name, elsewhere or difflib.get_close_matches(name, [*FIELDS, *TABLES], 1)
     if origin.startswith("environment "):
-        shown, known = origin.split()[1], known and f"TINYGPT_{known.replace('.', '_').upper()}"
-    kind = "key" if "." in name or origin == "--set" else "table"
-    hint = f"did you mean `{known}`?" if known else "`tinygpt config show` lists the tables and their keys"
-    return ConfigError(f"`{shown}` is not a {kind} of the configuration (from {origin})", hint=hint)
-
-
-def _resolved(setting: _Setting, folder: Path) -> _Setting:
-    """The setting with a relative path in it made absolute."""
-    value = setting.value
-    if (
-        setting.name not in PATH_KEYS
-        or not isinstance(value, str)
-        or not value
-        or (setting.name == "eval.text" and value == "none")
-    ):
-        return setting
-    if setting.name == "data.source":
-        source = parse_source(value, folder)
-        return (
-            _Setting(setting.name, os.path.normpath(source.pattern), setting.origin)
-            if isinstance(source, FileSource)
-            else setting
-        )
-    return _Setting(setting.name, os.path.normpath(folder / value), setting.origin)
+        shown, near = origin.split()[1], [f"TINYGPT_{known.replace('.', '_').upper()}" for known in near]
+    hint = f"did you mean `{near[0]}`?" if near else "`tinygpt config show` lists the tables and their keys"
+    return ConfigError(f"the configuration has no `{shown}` (from {origin})", hint=hint)
 
 
 def _validated(merged: Mapping[str, _Setting]) -> Config:
@@ -219,18 +189,13 @@ def _validated(merged: Mapping[str, _Setting]) -> Config:
         if len(first["loc"]) < 2:  # keys that do not fit each other: the table's own words, "what; what to do"
             message, _, hint = str(first["ctx"]["error"]).partition("; ")
             raise ConfigError(message, hint=hint or None) from None
-        setting = merged[".".join(map(str, first["loc"][:2]))]
-        field = FIELDS[setting.name]
+        name = ".".join(map(str, first["loc"][:2]))
         raise ConfigError(
-            f"`{setting.name}` = {_shown(setting.value)} is not valid: "
-            f"must be {requirement(setting.name)} (from {setting.origin})",
-            hint=f"{field.description}; the default is {spell(field.default)}",
+            f"`{name}` = {_shown(merged[name].value)} is not valid: must be {requirement(name)} (from {merged[name].origin})",
+            hint=f"{FIELDS[name].description}; the default is {spell(FIELDS[name].default)}",
         ) from None
 
 
 def _shown(value: object) -> str:
-    try:
-        text = spell(value) if isinstance(value, str | bool | int | float | None | list) else str(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        text = "(a very long number)"
+    text = spell(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

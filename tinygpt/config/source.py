@@ -64,15 +64,14 @@ def parse_source(spelling: str, base: Path | None = None) -> Source:
         full = path if base is None else base / path
         exists = full.exists()
     except (RuntimeError, OSError) as error:  # no such user's home; a name longer than the system takes
-        reason = error.strerror if isinstance(error, OSError) else "no such user"
-        raise ConfigError(f"`data.source` = {spelling[:60]!r} is not a path: {reason}") from error
-    pattern = full
-    if _GLOB.search(spelling) and not exists and base is not None and not path.is_absolute():
-        pattern = Path(glob.escape(str(base))) / path  # only what the user wrote is a pattern
-    names_a_file = spelling.removesuffix(".gz").lower().endswith(TEXT_SUFFIXES) or spelling.endswith(".gz")
-    if names_a_file or spelling[:1] in ("", ".", "~", "/", "\\") or path.is_absolute() or _GLOB.search(spelling) or exists:
-        return FileSource(str(pattern))
+        raise ConfigError(f"`data.source` = {spelling[:60]!r} is not a path") from error
+    is_pattern = bool(_GLOB.search(spelling)) and not exists
+    if is_pattern and base is not None and not path.is_absolute():
+        full = Path(glob.escape(str(base))) / path  # only what the user wrote is a pattern
+    has_suffix = spelling.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES) or spelling.endswith(".gz")
+    if has_suffix or is_pattern or exists or spelling[:1] in (".", "~", "\\") or path.is_absolute():
+        return FileSource(str(full))
     if _HUB_ID.fullmatch(spelling):
         repo, _, revision = spelling.partition("@")
         return HubSource(repo, revision or None)
-    return FileSource(str(pattern))
+    return FileSource(str(full))

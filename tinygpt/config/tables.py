@@ -40,7 +40,7 @@ class DataConfig(Table):
     )
     split: str = Field("train", min_length=1, description="split of a hub data set; other sources have only one")
     text_field: str = Field("text", min_length=1, description="column or JSON field that holds the story")
-    max_stories: int | None = Field(50_000, gt=0, description='stories taken from the start of the source; "none" for all')
+    max_stories: int | None = Field(50_000, ge=1, description='stories taken from the start of the source; "none" for all')
     clean: bool = Field(False, description="repair mojibake such as `â€œ` with ftfy")
 
 
@@ -62,11 +62,11 @@ class DatasetConfig(Table):
 class ModelConfig(Table):
     """The transformer (Vaswani et al. 2017; Radford et al. 2019)."""
 
-    d_model: int = Field(128, gt=0, le=16_384, description="width of the residual stream")
-    n_layers: int = Field(4, gt=0, le=256, description="transformer blocks")
-    n_heads: int = Field(4, gt=0, le=256, description="attention heads per block; divides d_model")
-    d_ff: int = Field(512, gt=0, le=131_072, description="width of the feed-forward layer")
-    context_length: int = Field(256, gt=1, le=65_536, description="tokens the model sees at once")
+    d_model: int = Field(128, ge=1, le=16_384, description="width of the residual stream")
+    n_layers: int = Field(4, ge=1, le=256, description="transformer blocks")
+    n_heads: int = Field(4, ge=1, le=256, description="attention heads per block; divides d_model")
+    d_ff: int = Field(512, ge=1, le=131_072, description="width of the feed-forward layer")
+    context_length: int = Field(256, ge=2, le=65_536, description="tokens the model sees at once")
     dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, residual branches and attention weights; 0 for none")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before (GPT-2) or after (2017) each residual branch")
     activation: Literal["gelu", "relu"] = Field("gelu", description="GELU in its tanh form, or ReLU")
@@ -90,8 +90,8 @@ class TrainConfig(Table):
     """The recipe. A step is an optimizer step over batch_size x grad_accum_steps sequences."""
 
     max_steps: int = Field(10_000, ge=1, description="optimizer steps, schedule included")
-    batch_size: int = Field(16, gt=0, le=65_536, description="sequences per micro-batch")
-    grad_accum_steps: int = Field(16, gt=0, le=65_536, description="micro-batches per step")
+    batch_size: int = Field(16, ge=1, le=65_536, description="sequences per micro-batch")
+    grad_accum_steps: int = Field(16, ge=1, le=65_536, description="micro-batches per step")
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="AdamW, or Muon for the matrices of the blocks and AdamW for the rest"
     )
@@ -102,13 +102,13 @@ class TrainConfig(Table):
     weight_decay: float = Field(0.1, ge=0, description="on matrices only, never on biases and LayerNorms")
     grad_clip: float | None = Field(1.0, gt=0, description='largest norm of the gradient; "none" for no clipping')
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay of the rate after warm-up")
-    warmup_steps: int | None = Field(500, gt=0, description='linear warm-up in steps; "none" for none')
+    warmup_steps: int | None = Field(500, ge=1, description='linear warm-up in steps; "none" for none')
     warmup_fraction: Fraction | None = Field(None, description="linear warm-up as a share of max_steps, instead of warmup_steps")
     decay_fraction: float = Field(
         1.0, gt=0, le=1, description="share of the steps after warm-up over which the rate decays, at the end"
     )
     final_lr_fraction: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
-    eval_every: int = Field(500, gt=0, description="steps between evaluations, beside steps 1, 10, 100 and the last")
+    eval_every: int = Field(500, ge=1, description="steps between evaluations, beside steps 1, 10, 100 and the last")
     snapshots: int = Field(16, ge=0, le=1_000, description="weight snapshots kept, spaced evenly in log(step); 0 for none")
     sample_prompt: str = Field("Once upon a time", description="prompt of the story told at each evaluation")
     sample_tokens: int = Field(128, ge=0, le=65_536, description="longest story told at an evaluation; 0 for none")
@@ -139,15 +139,15 @@ class SampleConfig(Table):
 
     prompt: str | None = Field(None, description='beginning of the story; "none" lets the model begin')
     temperature: float = Field(0.8, ge=0, le=100, description="divides the logits; 0 always takes the likeliest token")
-    top_k: int | None = Field(None, gt=0, description='keep the k likeliest tokens; "none" for all')
+    top_k: int | None = Field(None, ge=1, description='keep the k likeliest tokens; "none" for all')
     top_p: float | None = Field(
         None, gt=0, le=1, description='keep the likeliest tokens up to this probability mass; "none" for all'
     )
     min_p: float | None = Field(
         None, gt=0, le=1, description='keep tokens at least this share as likely as the likeliest; "none" for all'
     )
-    max_new_tokens: int = Field(256, gt=0, le=100_000, description="longest continuation")
-    num_samples: int = Field(1, gt=0, le=10_000, description="stories told")
+    max_new_tokens: int = Field(256, ge=1, le=100_000, description="longest continuation")
+    num_samples: int = Field(1, ge=1, le=10_000, description="stories told")
     stop: tuple[str, ...] = Field(
         (),
         strict=False,  # a list, as TOML and YAML have it, is taken for a tuple
@@ -164,7 +164,7 @@ class PlotConfig(Table):
 
     text: str | None = Field(None, description='text whose attention is drawn; "none" takes a validation story')
     ablation_tokens: int | None = Field(
-        8_192, gt=1, description='validation tokens on which the loss without each head is measured; "none" to skip that'
+        8_192, ge=2, description='validation tokens on which the loss without each head is measured; "none" to skip that'
     )
     format: Literal["png", "svg"] = Field("png", description="of the pictures")
 
@@ -173,10 +173,10 @@ class RuntimeConfig(Table):
     """Where and how visibly to run. Nothing here enters a key; what may move the last bits is recorded in provenance."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="cuda, then mps, then cpu")
-    threads: int | None = Field(None, gt=0, le=4_096, description='CPU threads; "none" for one per core')
+    threads: int | None = Field(None, ge=1, le=4_096, description='CPU threads; "none" for one per core')
     progress: Literal["auto", "bar", "plain", "none"] = Field("auto", description="bars on a terminal, plain lines elsewhere")
-    checkpoint_every: int = Field(50, gt=0, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept while a run is unfinished")
+    checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept while a run is unfinished")
     lock_timeout: float | None = Field(600.0, ge=0, description='seconds to wait for another process; "none" for ever')
 
 
