@@ -17,33 +17,24 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None, help="List, show, check a
 LOCK_TIMEOUT = 60.0  # seconds that `verify --repair` and `gc` wait for running stages
 COMMON = ("store", "json", "debug")
 
+Stage = Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only of this stage.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Move what is damaged to the trash.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+Remove = Annotated[bool, typer.Option("--remove", help="Take the pin away.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The first digits of an artifact's id, also written STAGE/DIGITS.")]
 
 
 def record(artifact: "Artifact") -> dict[str, Any]:
     """An artifact in the machine-readable form of `artifacts ls --json`."""
-    return {
-        "stage": artifact.stage,
-        "key": artifact.key,
-        "digest": artifact.digest,
-        "path": str(artifact.folder),
-        "created": artifact.created,
-        "bytes": artifact.size,
-    }
-
-
-def _store(call: Call) -> "Store":
-    from tinygpt.config import store_root
-    from tinygpt.store import Store
-
-    return Store(store_root(call.options.store))
+    facts = {name: getattr(artifact, name) for name in ("stage", "key", "digest", "created")}
+    return {**facts, "path": str(artifact.folder), "bytes": artifact.size}
 
 
 @app.command()
 @with_options(*COMMON)
-def ls(call: Call, *, stage: Annotated[str | None, typer.Argument(metavar="[STAGE]", help="Only of this stage.")] = None) -> None:
+def ls(call: Call, *, stage: Stage = None) -> None:
     """List all artifacts, newest first."""
-    store = _store(call)
+    store = call.store()
     found = store.list(stage)
     if call.options.json:
         ui.say_json([{**record(artifact), "pinned": store.is_pinned(artifact)} for artifact in found])
@@ -64,7 +55,7 @@ def ls(call: Call, *, stage: Annotated[str | None, typer.Argument(metavar="[STAG
 @with_options(*COMMON)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
-    found = _store(call).resolve(artifact)
+    found = call.store().resolve(artifact)
     manifest = found.manifest
     facts = {
         **record(found),
@@ -93,16 +84,14 @@ def _rows(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
 @with_options("store", "debug")
 def path(call: Call, *, artifact: Id) -> None:
     """Print the folder of an artifact."""
-
-    ui.say_product(str(_store(call).resolve(artifact).folder))
+    ui.say_product(str(call.store().resolve(artifact).folder))
 
 
 @app.command()
 @with_options(*COMMON)
 def lineage(call: Call, *, artifact: Id) -> None:
     """Show what an artifact was made from, back to the stories."""
-
-    store = _store(call)
+    store = call.store()
     tree = _ancestors(store, store.resolve(artifact))
     if call.options.json:
         ui.say_json(tree)
@@ -127,14 +116,9 @@ def _branches(node: dict[str, Any], indent: str = "") -> list[str]:
 
 @app.command()
 @with_options(*COMMON)
-def verify(
-    call: Call,
-    *,
-    repair: Annotated[bool, typer.Option("--repair", help="Move what is damaged to the trash.")] = False,
-) -> None:
+def verify(call: Call, *, repair: Repair = False) -> None:
     """Hash every file of every artifact and compare with what was written."""
-
-    store = _store(call)
+    store = call.store()
     faults = store.repair(timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else store.verify()
     whole = len(store.list())
     if call.options.json:
@@ -152,13 +136,11 @@ def verify(
 
 @app.command()
 @with_options(*COMMON)
-def gc(
-    call: Call, *, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False
-) -> None:
+def gc(call: Call, *, dry_run: DryRun = False) -> None:
     """Remove what nothing needs: old results but models, the trash, leftovers."""
     from tinygpt.store import garbage
 
-    store = _store(call)
+    store = call.store()
     if dry_run:
         unneeded = garbage(store)
         others, total = 0, sum(artifact.size for artifact in unneeded)
@@ -177,15 +159,9 @@ def gc(
 
 @app.command()
 @with_options("store", "debug")
-def pin(
-    call: Call,
-    *,
-    artifact: Id,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
-) -> None:
+def pin(call: Call, *, artifact: Id, remove: Remove = False) -> None:
     """Make gc keep an artifact and all it was made from."""
-
-    store = _store(call)
+    store = call.store()
     found = store.resolve(artifact)
     store.pin(found, pinned=not remove)
     ui.say_note(f"{found.stage} {found.id} is {'no longer ' if remove else ''}pinned")

@@ -13,6 +13,8 @@ from tinygpt.errors import UsageError
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, help="The configuration and where each value came from.")
 
+Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it; made if need be.")]
+
 
 class Format(StrEnum):
     """How a configuration is written."""
@@ -36,9 +38,7 @@ def show(call: Call, *, format: Annotated[Format, typer.Option(help="How to writ
 
 
 @with_options("preset", "source", "debug")
-def init(
-    call: Call, *, folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it; made if need be.")] = Path()
-) -> None:
+def init(call: Call, *, folder: Folder = Path()) -> None:
     """Write a tinygpt.toml that explains itself, never over an existing one."""
     from tinygpt.config import render_init
 

@@ -20,11 +20,7 @@ ODD_TEXTS = ("", "  two  spaces\n\nand lines\t", "naïve café — “quoted” 
 @with_options("store", "json", "debug")
 def doctor(call: Call) -> None:
     """Check that the model, training and data are what they should be."""
-    from tinygpt.config import store_root
-    from tinygpt.store import Store
-
-    store = Store(store_root(call.options.store))
-    checks = []
+    store, checks = call.store(), []
     for check in all_checks(store):
         checks.append(check)
         ui.say_note(f"{'ok   ' if check.passed else 'WRONG'}  {check.name}: {check.detail}")

@@ -12,14 +12,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tinygpt import ui
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
 
-# Typer carries click inside or depends on it, by version; both ways these are its classes.
-WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 CLOSED_PIPE = 141
 
@@ -147,7 +144,7 @@ def as_user_error(error: BaseException) -> TinygptError:
             return StorageError(f"cannot use `{error.filename or 'the disk'}`: {why}", hint=hint)
         case MemoryError():
             return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
-    if isinstance(error, WrongUsage.__base__ or WrongUsage):
+    if hasattr(error, "format_message"):  # click's, which Typer carries inside or depends on, by version
         return _usage_error(error)
     text = " ".join(str(error).split()) or "no message"
     return TinygptError(f"unexpected {type(error).__name__}: {text}", hint="`--debug` shows the traceback")
@@ -159,9 +156,7 @@ def _usage_error(error: Any) -> UsageError:
     command = context.command_path if context else "tinygpt"
     listing = f"`{command} --help` lists the flags"
     if hasattr(error, "possibilities"):
-        near = (error.possibilities or [None])[0]
-        return UsageError(
-            f"`{error.option_name}` is not a flag of `{command}`", hint=f"did you mean `{near}`?" if near else listing
-        )
+        hint = f"did you mean `{error.possibilities[0]}`?" if error.possibilities else listing
+        return UsageError(f"`{error.option_name}` is not a flag of `{command}`", hint=hint)
     message = error.format_message().rstrip(".").replace("'", "`")
     return UsageError(message[:1].lower() + message[1:], hint=listing)

@@ -18,6 +18,7 @@ from tinygpt.cli.failures import Signals
 
 if TYPE_CHECKING:
     from tinygpt.config import LoadedConfig
+    from tinygpt.store import Store
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ class Options:
 
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration instead of the tinygpt.toml found.")] = None
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe to start from: demo, laptop or reference.")] = None
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Set one key of the configuration; repeatable.")
-    ] = None
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Set one key; repeatable.")] = None
     source: Annotated[str | None, typer.Option(metavar="SOURCE", help="data.source")] = None
     store: Annotated[Path | None, typer.Option(metavar="DIR", help="Store of artifacts instead of artifacts/.")] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again, also where it is in the store.")] = False
@@ -73,6 +72,13 @@ class Call:
         given = [(flag, str(value)) for flag, value in pairs if value]
         missing = [f"{flag} {shlex.quote(value)}" for flag, value in given if not (flag in words and value in words)]
         return " ".join(filter(None, [program(), words, *missing]))
+
+    def store(self) -> "Store":
+        """The store that this command line means."""
+        from tinygpt.config import store_root
+        from tinygpt.store import Store
+
+        return Store(store_root(self.options.store))
 
     def load_config(self) -> "LoadedConfig":
         """The configuration that this command line asks for."""

@@ -19,6 +19,8 @@ SAMPLE_KEYS = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_
 
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Trained model, by the first digits of its id.")]
 
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")]
+
 
 @with_options()
 def tokenize(call: Call) -> None:
@@ -122,12 +124,7 @@ def _read_prompt(path: Path) -> str:
 
 
 @with_options(keys=["plot.text", "plot.format"])
-def plot(
-    call: Call,
-    *,
-    model: Model = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")] = None,
-) -> None:
+def plot(call: Call, *, model: Model = None, out: Folder = None) -> None:
     """Draw training curves, attention and weights."""
     from tinygpt.cli.session import Session, pictures, put_latest
 

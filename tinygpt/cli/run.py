@@ -15,19 +15,14 @@ if TYPE_CHECKING:
     from tinygpt.cli.session import Session
     from tinygpt.pipeline import Outcome
 
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why.")]
 SAMPLE_DEFAULTS = {"top_p": 0.9, "seed": 1337}  # so that a first story is a good one, and the same for everybody
 EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
 
 
 @with_options()
-def run(
-    call: Call,
-    *,
-    until: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why.")] = False,
-) -> None:
+def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
     """Do all stages: corpus, tokenize, build-dataset, train, eval, sample, plot."""
     from tinygpt.cli.session import Session
     from tinygpt.pipeline import STAGES
@@ -48,8 +43,7 @@ def run(
     made: dict[str, Outcome] = {}
     for name, stage in STAGES.items():
         inputs = {source: made[source].artifact for source in stage.inputs}
-        force = call.options.force and until in (None, name)
-        made[name] = session.make(name, inputs, force=force)
+        made[name] = session.make(name, inputs, force=call.options.force and until in (None, name))
         if name == last:
             break
     _conclude(session, made)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
-from tinygpt.config import Config, HubSource, LoadedConfig, parse_source, store_root
+from tinygpt.config import Config, HubSource, LoadedConfig, parse_source
 from tinygpt.errors import InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
@@ -49,7 +49,7 @@ class Session:
     def __post_init__(self) -> None:
         options = self.call.options
         self.loaded = self.call.load_config()
-        self.store = Store(store_root(options.store))
+        self.store = self.call.store()
         self.report = Screen(self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase)
         for note in self.loaded.notes:
             self.report.note(note)
