@@ -232,8 +232,8 @@ def print_samples(artifact: Artifact, *, as_json: bool) -> None:
 
 
 def pictures(plot: Artifact) -> list[str]:
-    """The names of a plot artifact's pictures."""
-    return [name for name in plot.names() if name.endswith((".png", ".svg"))]
+    """The names of a plot artifact's pictures, and of the report that holds them all."""
+    return [name for name in plot.names() if name.endswith((".png", ".svg", ".html"))]
 
 
 def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
