@@ -82,7 +82,7 @@ def test_run_does_all_stages_and_says_what_came_of_it(project):
     assert tables == STAGES
     assert result.out.strip()
     assert re.search(r"^perplexity [\d,]+ before training, [\d,.]+ after$", result.err, re.MULTILINE)
-    pictures = [Path(line) for line in result.err.splitlines() if line.endswith(".png")]
+    pictures = [Path(line) for line in result.err.splitlines() if line.endswith((".png", ".html"))]
     assert pictures
     assert all(picture.is_absolute() and picture.is_file() for picture in pictures)
     assert "-m tinygpt sample" in result.err
@@ -96,7 +96,7 @@ def final(text: str) -> str:
     kept, inside = [], False
     for line in text.splitlines():
         inside = bool(re.match(r"[a-z-]+ [0-9a-f]{12}", line)) or (inside and line.startswith("  "))
-        if inside or line.endswith(".png") or line.startswith(("next:", "perplexity")):
+        if inside or line.endswith((".png", ".html")) or line.startswith(("next:", "perplexity")):
             kept.append(line.removesuffix("  cached"))
     return "\n".join(kept)
 
@@ -120,7 +120,7 @@ def test_a_stage_of_its_own_prints_what_run_printed(project, here, stage):
     shown = [line for line in final(result.err).splitlines() if not line.startswith("next:")]
     assert "\n".join(shown) == "\n".join(table[start.start() :].splitlines()[: len(shown)])
     if stage == "plot":
-        assert result.out.splitlines() == [line for line in project[1].err.splitlines() if line.endswith(".png")]
+        assert result.out.splitlines() == [line for line in project[1].err.splitlines() if line.endswith((".png", ".html"))]
     else:
         assert result.out == ""
 

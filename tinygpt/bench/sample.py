@@ -6,6 +6,7 @@ sharp as those of a trained model, and untied, so that the model does not just r
 """
 
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -17,8 +18,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
 from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
 from tinygpt.config import ModelConfig, SampleConfig, TokenizerConfig
+from tinygpt.hashing import Key, hash_json
+from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.sampling import generate
+from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.lm.weights import dump, model_tensors
+from tinygpt.store import Artifact, Store
 
 VOCAB, TOP_P, TEMPERATURE, SHARPER = 8_000, 0.9, 0.8, 16
 PROMPT = [10, 20, 30, 40, 50, 60, 70, 80]
@@ -45,8 +56,6 @@ def bench_sample(threads: int | None, rounds: int, note: Callable[[str], None]) 
 
 def measure(threads: int, rounds: int) -> dict[str, Any]:
     """Rates and ratios of one process."""
-    import torch
-
     if threads:
         torch.set_num_threads(threads)
     tellers = {"tinygpt": _tinygpt(), "plain": _plain()}
@@ -65,18 +74,12 @@ def measure(threads: int, rounds: int) -> dict[str, Any]:
 
 def random_model() -> Any:
     """The reference model, its last matrix as sharp as a trained one's."""
-    from tinygpt.lm.model import GPT, initialise
-
     model = initialise(GPT(SHAPE, VOCAB), 0).requires_grad_(False)
     model.unembed.weight *= SHARPER
     return model
 
 
 def _tinygpt() -> Tell:
-    from tinygpt.lm.decoder import Decoder
-    from tinygpt.lm.sampling import generate
-    from tinygpt.lm.weights import model_tensors
-
     weights = {name: tensor.numpy() for name, tensor in model_tensors(random_model()).items()}
     decoder = Decoder(SHAPE, VOCAB, weights, max_sequences=max(NEW_TOKENS))
 
@@ -91,9 +94,6 @@ def _tinygpt() -> Tell:
 
 def _plain() -> Tell:
     """The model as one writes it in PyTorch: a cache that grows by concatenation, a full sort for top-p, multinomial."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
     model = random_model()
 
     def read(token_ids: Any, caches: list[Any], begin: int) -> Any:
@@ -122,8 +122,6 @@ def _plain() -> Tell:
 
 
 def _hugging_face() -> Tell:
-    import torch
-
     model = hugging_face(SHAPE, VOCAB).eval()
     model.lm_head.weight.data *= SHARPER
     how = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0, "use_cache": True, "pad_token_id": 0}
@@ -159,13 +157,6 @@ def _first_token(command: list[str]) -> float:
 
 def _publish(folder: Path) -> str:
     """A store with a random model and a tokenizer of 8,000 entries; the id of the model."""
-    import random
-
-    from tinygpt.hashing import Key, hash_json
-    from tinygpt.lm.tokenizer import Tokenizer
-    from tinygpt.lm.weights import dump, model_tensors
-    from tinygpt.store import Artifact, Store
-
     chance, store = random.Random(0), Store(folder)
     words = (" ".join("".join(chance.choices("etaoinshrdlu", k=7)) for _ in range(1_000)) for _ in range(20))
     tokenizer = Tokenizer.train(words, TokenizerConfig(vocab_size=VOCAB, min_frequency=1))

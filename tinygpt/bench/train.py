@@ -14,9 +14,18 @@ from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+
 from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
 from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.lm import model as model_module
 from tinygpt.lm.costs import costs
+from tinygpt.lm.dataset import Batches
+from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.precision import choose_precision
+from tinygpt.lm.training import TrainState, train_step
 
 BATCH, VOCAB = 16, 8_000
 CONTENDERS = {
@@ -64,8 +73,6 @@ def _child(block: Block, contender: str) -> Any:
 
 def measure_block(block: Block) -> dict[str, Any]:
     """Tokens per second of every contender, the ratios, and the share of the matrix rate."""
-    import torch
-
     seconds = median_seconds({name: step for name in CONTENDERS if (step := contender(name, block))}, block.rounds)
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
@@ -83,17 +90,11 @@ def measure_block(block: Block) -> dict[str, Any]:
 
 def precision_of(block: Block) -> str:
     """What tinygpt computes in: the rule's choice, or fp32 where the block says so."""
-    import torch
-
-    from tinygpt.lm.precision import choose_precision
-
     return "fp32" if block.fp32 else choose_precision("auto", torch.device("cpu")).name
 
 
 def matrix_rate(precision: str) -> float:
     """FLOP/s of the best of five 2048^3 products."""
-    import torch
-
     a, b = (torch.randn(2048, 2048).to(torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
     return 2 * 2048**3 / min(timeit.repeat(lambda: torch.mm(a, b), number=1))
 
@@ -110,12 +111,6 @@ def contender(name: str, block: Block) -> Step | None:
 
 
 def _tinygpt(block: Block) -> Step:
-    import numpy as np
-
-    from tinygpt.lm.dataset import Batches
-    from tinygpt.lm.model import GPT, initialise
-    from tinygpt.lm.training import TrainState, train_step
-
     recipe = TrainConfig(batch_size=BATCH, grad_accum_steps=1)
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     state = TrainState.start(model, recipe, precision_of(block))
@@ -126,11 +121,6 @@ def _tinygpt(block: Block) -> Step:
 
 def _plain(block: Block) -> Step:
     """Our model as one writes it first: explicit attention, PyTorch's dropout, all logits at once, fp32, AdamW as it comes."""
-    import torch.nn.functional as F
-
-    from tinygpt.lm import model as model_module
-    from tinygpt.lm.model import GPT, initialise
-
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     noise: Any = "PyTorch's own"
 
@@ -144,8 +134,6 @@ def _plain(block: Block) -> Step:
 
 def _hugging_face(block: Block, *, bf16: bool) -> Step:
     """GPT2LMHeadModel of the same shape, as a user of run_clm runs it: labels given to the model, AdamW, clipping."""
-    import torch
-
     model = hugging_face(ModelConfig(dropout=block.dropout), VOCAB).train()
 
     def loss(tokens: Any) -> Any:
@@ -157,8 +145,6 @@ def _hugging_face(block: Block, *, bf16: bool) -> Step:
 
 def _textbook_step(model: Any, loss_of: Callable[[Any], Any], length: int) -> Step:
     """AdamW as it comes, with clipping, on random sequences of `length` tokens."""
-    import torch
-
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
 
     def step() -> float:
@@ -167,7 +153,7 @@ def _textbook_step(model: Any, loss_of: Callable[[Any], Any], length: int) -> St
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return float(loss)
+        return float(loss.item())
 
     return step
 
@@ -184,8 +170,6 @@ def peak_mib(step: Step) -> float:
 
 def main(block: Block, name: str) -> None:
     """Print the figures of a block, or the peak memory of the contender of that name."""
-    import torch
-
     if block.threads:
         torch.set_num_threads(block.threads)
     step = contender(name, block) if name else None

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -51,11 +52,7 @@ def invoke(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its number, not an error
             stream.reconfigure(errors="backslashreplace")
     call = Call(arguments)
-    command = typer.main.get_command(app)
-
-    def run_command() -> object:
-        return command.main(arguments, prog_name="tinygpt", standalone_mode=False, obj=call)
-
+    run_command = partial(typer.main.get_command(app).main, arguments, prog_name="tinygpt", standalone_mode=False, obj=call)
     return exit_code(run_command, arguments, call.signals, call.rephrase)
 
 

@@ -65,7 +65,7 @@ def _show_plan(session: "Session", until: str) -> None:
 
 def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     """The story, what training changed, the pictures, and what to type now."""
-    from tinygpt.cli.session import evaluations, pictures, print_samples, put_latest, samples
+    from tinygpt.cli.session import evaluations, pictures, print_samples, put_latest, stories
 
     before = after = None
     if "eval" in made:
@@ -77,7 +77,7 @@ def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     if session.call.options.json:
         ui.say_json({
             "stages": [{**record(outcome.artifact), "cached": outcome.cached} for outcome in made.values()],
-            "stories": [told["text"] for told in samples(made["sample"].artifact)] if "sample" in made else [],
+            "stories": stories(made["sample"].artifact) if "sample" in made else [],
             "perplexity": {"before": before, "after": after},
             "pictures": [str(plot.path(name)) for name in pictures(plot)] if plot else [],
         })  # fmt: skip

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
@@ -218,9 +217,9 @@ def evaluations(train: Artifact) -> list[float]:
     return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
 
 
-def samples(artifact: Artifact) -> list[dict[str, Any]]:
+def stories(artifact: Artifact) -> list[str]:
     """The stories of a sample artifact."""
-    return [json.loads(line) for line in artifact.read("samples.jsonl").splitlines()]
+    return [json.loads(line)["text"] for line in artifact.read("samples.jsonl").splitlines()]
 
 
 def print_samples(artifact: Artifact, *, as_json: bool) -> None:
@@ -228,7 +227,7 @@ def print_samples(artifact: Artifact, *, as_json: bool) -> None:
     if as_json:
         print(escape_json(artifact.read("samples.jsonl").decode()), end="")  # noqa: T201
     else:
-        say_product("\n\n".join(str(story["text"]) for story in samples(artifact)))
+        say_product("\n\n".join(stories(artifact)))
 
 
 def pictures(plot: Artifact) -> list[str]:
@@ -240,8 +239,7 @@ def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
     """Renew the plain copies under `latest/`."""
     copies = {name: plot.read(name) for name in pictures(plot)}
     if story is not None:
-        text = "\n\n".join(str(told["text"]) for told in samples(story)) + "\n"
-        copies["story.txt"] = text.encode("utf-8", "backslashreplace")
+        copies["story.txt"] = ("\n\n".join(stories(story)) + "\n").encode("utf-8", "backslashreplace")
     store.put_latest(copies)
 
 
