@@ -264,8 +264,7 @@ HOSTILE = _hostile()
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_foreign_tokenizer_is_refused_before_the_native_library_sees_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name not in {"duplicate key", "duplicate vocab", "unknown key", "zero is false", "other layout", "id is true"}:
-        monkeypatch.setattr(module.tokenizers, "Tokenizer", None)
+    monkeypatch.setattr(module.tokenizers, "Tokenizer", None)
     with pytest.raises(InputError, match=r"not a tokenizer\.json that tinygpt wrote") as caught:
         Tokenizer.from_bytes(HOSTILE[name])
     assert len(caught.value.message) < 200
@@ -276,17 +275,6 @@ def test_without_the_check_the_native_library_panics() -> None:
     with pytest.raises(BaseException) as caught:
         tokenizers.Tokenizer.from_str(_panics()["charsmap"].decode())
     assert not isinstance(caught.value, Exception)
-
-
-def test_a_panic_would_be_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    panic = type("PanicException", (BaseException,), {})
-
-    def gives_up(**_: object) -> None:
-        raise panic
-
-    monkeypatch.setattr(module.models, "BPE", gives_up)
-    with pytest.raises(InputError, match="gave up"):
-        Tokenizer.from_bytes(TOKENIZER.to_bytes())
 
 
 @given(st.data())

@@ -8,7 +8,6 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
@@ -85,26 +84,13 @@ class Tokenizer:
         """Read what `to_bytes` wrote, and nothing else.
 
         Raises:
-            InputError: the bytes are too many, are no JSON, or differ in any place from what `to_bytes` writes.
+            InputError: the bytes are too many, or differ in any place from what `to_bytes` writes.
         """
-        try:
-            tokenizer = cls(*_checked(data))
-        except BaseException as error:  # a panic of the native library, which the checks rule out, would be no Exception
-            if type(error).__name__ == "PanicException":
-                raise _refused("the native library gave up on it") from error
-            raise
-        if tokenizer.to_bytes() != data:
-            raise _refused("it is not written as tinygpt writes it")
-        return tokenizer
+        return cls(*_checked(data))
 
     def to_bytes(self) -> bytes:
         """The tokenizer as `tokenizer.json` of the `tokenizers` library, which any of its readers can load."""
-        settings = _settings()
-        settings["model"] |= {
-            "vocab": {token: token_id for token_id, token in enumerate(self._entries)},
-            "merges": [list(pair) for pair in self._merges],
-        }
-        return (json.dumps(settings, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+        return _written(self._entries, self._merges)
 
     @property
     def vocab_size(self) -> int:
@@ -199,11 +185,11 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _settings() -> dict[str, Any]:
-    """Everything in tokenizer.json but the vocabulary and the merges."""
+def _written(entries: Iterable[str], merges: Sequence[tuple[str, str]]) -> bytes:
+    """The bytes of a tokenizer.json."""
     end_of_story = {"id": 0, "content": END_OF_STORY, "single_word": False, "lstrip": False, "rstrip": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return {
+    content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -221,12 +207,18 @@ def _settings() -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
+            "vocab": {token: token_id for token_id, token in enumerate(entries)},
+            "merges": merges,
         },
     }
+    return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
 def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
     """The learned entries and the merges of a tokenizer.json, safe for the native library.
+
+    They are safe if to write them again gives the same bytes, each merge joins two entries to a learned one, and each learned
+    entry is made by a merge, so that it is a text of bytes.
 
     Raises:
         InputError: see Tokenizer.from_bytes.
@@ -234,47 +226,22 @@ def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
     if len(data) > MAX_FILE_BYTES:
         raise _refused(f"it has {len(data)} bytes; the limit is {MAX_FILE_BYTES}")
     try:
-        content = json.loads(data)
-        model = content.get("model") if isinstance(content, dict) else None
-        if not isinstance(model, dict):
-            raise _refused("it has no table `model`")
-        vocabulary, merges = model.pop("vocab", None), model.pop("merges", None)
-        for place, given, ours in (
-            ("model.", model, _settings()["model"]),
-            ("", content | {"model": {}}, _settings() | {"model": {}}),
-        ):
-            for name in ours:
-                if json.dumps(given.get(name, "nothing")) != json.dumps(ours[name]):
-                    raise _refused(f"`{place}{name}` is not what tinygpt writes there")
-    except (ValueError, RecursionError) as error:
-        raise _refused("it is not JSON") from error
-    return _checked_entries(vocabulary), _checked_merges(merges, vocabulary)
-
-
-def _checked_entries(vocabulary: object) -> list[str]:
-    if not isinstance(vocabulary, dict) or not 1 + BYTES <= len(vocabulary) <= MAX_VOCAB_SIZE:
-        raise _refused(f"`model.vocab` does not have {1 + BYTES} to {MAX_VOCAB_SIZE} entries")
-    entries = list(vocabulary)
-    if entries[: 1 + BYTES] != [END_OF_STORY, *ALPHABET] or list(vocabulary.values()) != list(range(len(entries))):
-        raise _refused(f"`model.vocab` does not number its entries from 0: `{END_OF_STORY}`, the bytes, then the merges")
-    return entries[1 + BYTES :]
-
-
-def _checked_merges(merges: object, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Pairs of entries, each of which joins to a learned entry, so that every learned entry is a text of bytes."""
-    if not isinstance(merges, list) or len(merges) > 2 * MAX_VOCAB_SIZE:
-        raise _refused(f"`model.merges` is not a list of at most {2 * MAX_VOCAB_SIZE} pairs")
-    pairs: dict[tuple[str, str], str] = {}
-    for pair in merges:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)):
-            raise _refused("`model.merges` does not hold pairs of texts only")
-        left, right = pair
-        if not all(vocabulary.get(part, 0) > 0 for part in pair) or vocabulary.get(left + right, 0) <= BYTES:
-            raise _refused("a merge joins what `model.vocab` does not have")
-        pairs[left, right] = left + right
-    if len(pairs) != len(merges) or len(set(pairs.values())) != len(vocabulary) - 1 - BYTES:
-        raise _refused("a merge is there twice, or an entry of `model.vocab` is made by none")
-    return list(pairs)
+        model = json.loads(data)["model"]
+        tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
+        same = _written((END_OF_STORY, *ALPHABET, *tokens), merges) == data
+        parts = {*ALPHABET, *tokens} - {""}
+        foreign = any(left not in parts or right not in parts for left, right in merges)
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise _refused("it is not JSON of that form") from error
+    if not same:
+        raise _refused("it is not written as tinygpt writes it")
+    if len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
+        raise _refused(f"`model.vocab` has more than {MAX_VOCAB_SIZE} entries")
+    if foreign or {left + right for left, right in merges} != set(tokens):
+        raise _refused("`model.merges` does not make the entries of `model.vocab`, or makes others")
+    if len(set(merges)) != len(merges):
+        raise _refused("a merge is there twice")
+    return tokens, merges
 
 
 def _refused(why: str) -> InputError:
