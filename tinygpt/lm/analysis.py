@@ -133,7 +133,7 @@ def text_losses(model: GPT, token_ids: Sequence[int]) -> Array:
 
 
 def _losses(model: GPT, tokens: Array) -> Array:
-    return np.concatenate([losses for _, losses in window_losses(model, tokens)])
+    return np.concatenate(list(window_losses(model, tokens)))
 
 
 @torch.no_grad()

@@ -96,17 +96,18 @@ def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
     """Map the tokens of an open file into memory, read-only.
 
     Args:
-        stream: a regular file, mapped through this very descriptor; it may be closed afterwards.
+        stream: a regular file, mapped through this very descriptor, then closed.
         vocab_size: every id must be below it.
     Returns:
         (n,) with n >= 1.
     Raises:
         CorruptArtifactError: the file is empty, holds half a token, or an id that the tokenizer does not have.
     """
-    size = os.fstat(stream.fileno()).st_size
-    if size == 0 or size % TOKEN.itemsize:
-        raise CorruptArtifactError(f"a file of tokens has {size} bytes; it takes two for each token, and at least one token")
-    tokens: Tokens = np.frombuffer(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ), TOKEN)
+    with stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0 or size % TOKEN.itemsize:
+            raise CorruptArtifactError(f"a file of tokens has {size} bytes; it takes two for each token, and at least one token")
+        tokens: Tokens = np.frombuffer(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ), TOKEN)
     if (highest := int(tokens.max())) >= vocab_size:
         raise CorruptArtifactError(f"a file of tokens holds id {highest}; the tokenizer has {vocab_size} entries")
     return tokens

@@ -6,7 +6,7 @@ tokens alone.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +45,17 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Score):
     """A score and what it rests on.
 
     Args:
+        loss, perplexity, bits_per_byte: see Score.
         tokens: predicted.
         bytes: of their text.
         stories: with at least one predicted token.
         standard_error: of the loss, if the stories are a sample of all such stories; None for fewer than two.
     """
 
-    score: Score
     tokens: int
     bytes: int
     stories: int
@@ -73,23 +73,15 @@ def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDA
     Raises:
         InputError: there are fewer than two tokens.
     """
-    totals: list[float] = []
-    story, text_bytes = 0, 0
-    sums, counts = np.zeros((2, np.count_nonzero(tokens == end_of_story) + 1))
-    for start, losses in window_losses(model, tokens):
-        targets = tokens[start + 1 : start + 1 + len(losses)]
-        ends = targets == end_of_story
-        stories = np.cumsum(ends) - ends  # from the current one; the end of a story belongs to it
-        here = slice(story, story + int(stories[-1]) + 1)
-        sums[here] += np.bincount(stories, losses)
-        counts[here] += np.bincount(stories)
-        story = here.stop - 1 + int(ends[-1])
-        totals.append(float(losses.sum()))
-        text_bytes += int(byte_lengths[targets].sum())
-    predicted = len(tokens) - 1
-    sums, counts = sums[counts > 0], counts[counts > 0]
-    score = Score.of(math.fsum(totals) / predicted, predicted, text_bytes)
-    return Evaluation(score, predicted, text_bytes, len(counts), standard_error(sums, counts))
+    parts, targets = list(window_losses(model, tokens)), tokens[1:]
+    ends = targets == end_of_story
+    story = np.cumsum(ends) - ends  # of each target; the end of a story belongs to it
+    sums, counts = np.bincount(story, np.concatenate(parts)), np.bincount(story)
+    text_bytes = int(byte_lengths[targets].sum())
+    score = Score.of(_mean(parts), len(targets), text_bytes)
+    return Evaluation(
+        **vars(score), tokens=len(targets), bytes=text_bytes, stories=len(counts), standard_error=standard_error(sums, counts)
+    )
 
 
 def mean_loss(model: GPT, tokens: Tokens) -> float:
@@ -98,7 +90,12 @@ def mean_loss(model: GPT, tokens: Tokens) -> float:
     Raises:
         InputError: there are fewer than two tokens.
     """
-    return math.fsum(float(losses.sum()) for _, losses in window_losses(model, tokens)) / (len(tokens) - 1)
+    return _mean(window_losses(model, tokens))
+
+
+def _mean(parts: Iterable[NDArray[np.float64]]) -> float:
+    sums, counts = zip(*((float(losses.sum()), len(losses)) for losses in parts), strict=True)
+    return math.fsum(sums) / sum(counts)
 
 
 def standard_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:
@@ -114,11 +111,11 @@ def standard_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> fl
 
 
 @torch.inference_mode()
-def window_losses(model: GPT, tokens: Tokens) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def window_losses(model: GPT, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
     """The cross-entropy of every token but the first, a few windows at a time.
 
     Yields:
-        Position of the first input token and the losses, in nats, of the tokens that follow it.
+        Losses in nats, in the order of the tokens.
     Raises:
         InputError: there are fewer than two tokens.
     """
@@ -132,7 +129,7 @@ def window_losses(model: GPT, tokens: Tokens) -> Iterator[tuple[int, NDArray[np.
     for start, stop, width in spans:
         ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(model.token_embedding.weight.device)
         losses = token_losses(model, ids[:-1].view(-1, width), ids[1:])
-        yield start, losses.cpu().numpy().astype(np.float64)
+        yield losses.cpu().numpy().astype(np.float64)
 
 
 def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:

@@ -36,12 +36,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         InputError: `eval.text` cannot be read, is not UTF-8 or has no text.
     """
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    with inputs["build-dataset"].open("train.bin") as stream:
-        train = read_tokens(stream, tokenizer.vocab_size)
-    if config.eval.text is None:
-        with inputs["build-dataset"].open("val.bin") as stream:
-            tokens = read_tokens(stream, tokenizer.vocab_size)
-    else:
+    train, tokens = (read_tokens(inputs["build-dataset"].open(name), tokenizer.vocab_size) for name in ("train.bin", "val.bin"))
+    if config.eval.text is not None:
         tokens = encode_text(read_text(Path(config.eval.text)), tokenizer)
     device = choose_device(config.runtime.device)
     if config.runtime.threads:
@@ -51,21 +47,19 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     model = weights.read_model(inputs["train"].read("config.json"), inputs["train"].read("model.safetensors")).to(device)
     report.task("evaluate", 3 if config.eval.baselines else 1, unit="models")
     result = evaluate(model, tokens, end_of_story=tokenizer.end_of_story, byte_lengths=np.asarray(tokenizer.byte_lengths))
-    report.advance(1, loss=result.score.loss, perplexity=result.score.perplexity)
-    baselines: dict[str, Score] = {}
+    report.advance(1, loss=result.loss, perplexity=result.perplexity)
+    losses: dict[str, float] = {}
     if config.eval.baselines:
         losses = ngram_losses(train, tokens, tokenizer.vocab_size)
         report.advance()
         losses["untrained"] = mean_loss(initialise(GPT(model.config, model.vocab_size), card["train"]["seed"]).to(device), tokens)
         report.advance()
-        baselines = {name: Score.of(loss, result.tokens, result.bytes) for name, loss in losses.items()}
+    baselines = {name: Score.of(loss, result.tokens, result.bytes) for name, loss in losses.items()}
 
     judged = "validation split" if config.eval.text is None else "text"
     label = inputs["build-dataset"].read_json("meta.json").get("label")
-    facts: dict[str, object] = {"judged": judged, "step": card["step"], "tokens": result.tokens, "bytes": result.bytes}
-    facts |= {"stories": result.stories, "standard_error": result.standard_error, **asdict(result.score)}
-    facts |= {"baselines": {name: asdict(score) for name, score in baselines.items()}, "label": label}
-    out.json("eval.json", facts)
+    facts = {"judged": judged, "step": card["step"], "label": label, **asdict(result)}
+    out.json("eval.json", facts | {"baselines": {name: asdict(score) for name, score in baselines.items()}})
     out.json("summary.json", {"rows": summary(judged, result, baselines, label)})
 
 
@@ -100,13 +94,12 @@ def encode_text(text: str, tokenizer: Tokenizer) -> Tokens:
 
 def summary(judged: str, result: Evaluation, baselines: Mapping[str, Score], label: str | None) -> list[list[str]]:
     """The result table."""
-    score = result.score
     error = "" if result.standard_error is None else f" (standard error {result.standard_error:.4f}, by story)"
     rows = [
         ["judged on", f"{judged}: {result.stories:,} stories, {result.tokens:,} tokens, {result.bytes:,} bytes"],
-        ["loss", f"{score.loss:.4f} nats per token{error}"],
-        ["perplexity", f"{score.perplexity:,.2f}"],
-        ["bits per byte", "none" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}"],
+        ["loss", f"{result.loss:.4f} nats per token{error}"],
+        ["perplexity", f"{result.perplexity:,.2f}"],
+        ["bits per byte", "none" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"],
     ]
     rows += [[f"perplexity of {name}", f"{baseline.perplexity:,.2f}"] for name, baseline in baselines.items()]
     return [*rows, ["note", label]] if label else rows

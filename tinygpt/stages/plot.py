@@ -40,8 +40,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    with inputs["build-dataset"].open("val.bin") as stream:
-        validation = read_tokens(stream, tokenizer.vocab_size)
+    validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
     findings = find(config, inputs, tokenizer, validation, report)
     heads = findings.final.maps.shape[0] * findings.final.maps.shape[1]
     report.task("draw", heads + len(findings.final.maps) + 8, unit="pictures")

@@ -53,11 +53,9 @@ class Run:
         self.tokenizer_json = inputs["tokenize"].read("tokenizer.json")
         self.tokenizer = Tokenizer.from_bytes(self.tokenizer_json)
         vocab_size = self.tokenizer.vocab_size
-        dataset = inputs["build-dataset"]
-        with dataset.open("train.bin") as stream:
-            tokens = read_tokens(stream, vocab_size)
-        with dataset.open("val.bin") as stream:
-            self.validation = read_tokens(stream, vocab_size)
+        tokens, self.validation = (
+            read_tokens(inputs["build-dataset"].open(name), vocab_size) for name in ("train.bin", "val.bin")
+        )
         self.batches = Batches(tokens, config.model.context_length, config.train.seed)
 
         device = choose_device(config.runtime.device)
