@@ -80,9 +80,8 @@ MAY_WRITE = {
     "cli/config.py:init": "the user's own tinygpt.toml",
     "cli/pipeline.py:_copy": "artifacts/latest, which is for the user and no stage reads",
     "bench/sample.py:first_token_ms": "a temporary folder: a model for a new process",
-    "corpus/files.py:_spooled": "a temporary folder: standard input, read twice",
+    "corpus/files.py:_standard_input": "a temporary folder: standard input, read twice",
     "corpus/readers.py:_table": "a temporary folder: a table, unpacked for its reader",
-    "corpus/readers.py:_link": "the same folder",
     "cli/failures.py:_closed_pipe": "the null device",
 }
 """Modules, or functions as `module.py:function`, that create or change files, and why it is no file of the store."""

@@ -65,8 +65,8 @@ def test_names_and_pronouns_are_those_of_the_cast(monkeypatch, told):
         assert hero.name != friend.name
         assert text.count(hero.name) >= 3
         assert set(re.findall(r"[A-Z][a-z]+", text)) & names <= {hero.name, friend.name}
-        if hero.she == friend.she == parent.she:
-            assert not re.search(r"\b(he|him|his)\b" if hero.she else r"\b(she|her)\b", text, re.IGNORECASE), text
+        if hero.he == friend.he == parent.he:
+            assert not re.search(r"\b(he|him|his)\b" if hero.he == "she" else r"\b(she|her)\b", text, re.IGNORECASE), text
 
 
 def test_an_animal_and_its_friend_are_of_different_kinds():

@@ -61,9 +61,10 @@ def address(monkeypatch):
     def point(url: str) -> None:
         monkeypatch.setenv("HF_ENDPOINT", url)
 
-    hub._ask.cache_clear()
+    forget = hub.commit.cache_clear
+    forget()
     yield point
-    hub._ask.cache_clear()
+    forget()
 
 
 def test_the_real_client_streams_through_a_connection_that_is_cut_and_names_what_is_not_there(tmp_path):
@@ -106,7 +107,7 @@ def test_no_network_is_found_out_before_datasets_is_imported(tmp_path):
     ("source", "error", "message"),
     [
         ("someone/else", InputError, "has no data set `someone/else` for you"),
-        ("someone/stories@nope", InputError, "`someone/stories` has no revision `nope`"),
+        ("someone/stories@nope", InputError, "no data set `someone/stories`, revision `nope`, for you"),
         ("someone/gated", InputError, r"for you \(HTTP 401\)"),
         ("someone/down", NetworkError, "answers HTTP 503"),
     ],
@@ -207,7 +208,7 @@ def test_a_stream_that_breaks_again_and_again_is_given_up(stream):
 
 
 def test_errors_that_are_not_of_the_network_are_not_tried_again(stream):
-    with pytest.raises(InputError, match="row 2: the field `text` holds the number 5"):
+    with pytest.raises(InputError, match="row 2: the field `text` holds 5, not text"):
         stream(["a", 5], SilentReport())
 
 

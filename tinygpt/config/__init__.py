@@ -3,9 +3,8 @@
 from tinygpt.config.files import PRESETS
 from tinygpt.config.load import LoadedConfig, find_config, load_config, store_root
 from tinygpt.config.render import render_init, render_json, render_toml, render_yaml
-from tinygpt.config.source import BuiltinSource, FileSource, HubSource, Source, StdinSource, parse_source
+from tinygpt.config.source import BuiltinSource, FileSource, HubSource, parse_source
 from tinygpt.config.tables import (
-    MAX_VOCAB_SIZE,
     Config,
     DataConfig,
     DatasetConfig,

@@ -30,7 +30,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     language = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "TOML"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = yaml.load(text, _Loader) if language == "YAML" else tomllib.loads(text)
+        values = _Loader(text).get_single_data() if language == "YAML" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror}", hint="`tinygpt init` writes a tinygpt.toml") from error
     except (

@@ -17,8 +17,6 @@ from tinygpt.config.tables import Config
 from tinygpt.errors import ConfigError
 
 CONFIG_NAME = "tinygpt.toml"
-PRESET_VARIABLE = "TINYGPT_PRESET"
-STORE_VARIABLE = "TINYGPT_STORE"
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -29,14 +27,12 @@ class LoadedConfig:
     Args:
         origins: for each key ("train.max_steps") "default", "preset laptop", the name of the file, "environment TINYGPT_...",
             "--set" or the flag ("--max-steps").
-        path: the file that was read, if any.
         preset: the preset below the file, or instead of one, if any.
         notes: lines the user should see.
     """
 
     config: Config
     origins: Mapping[str, str]
-    path: Path | None
     preset: str | None
     notes: tuple[str, ...]
 
@@ -75,7 +71,7 @@ def load_config(
     """
     cwd = Path.cwd() if cwd is None else cwd
     environ = os.environ if environ is None else environ
-    chosen = preset or environ.get(PRESET_VARIABLE)
+    chosen = preset or environ.get("TINYGPT_PRESET")
     found = find_config(cwd)
     path = config_file if config_file is not None or chosen else found
     tables = read_config_file(cwd / path) if path else {}
@@ -96,7 +92,7 @@ def load_config(
     settings += _typed([*_environment(environ), *_sets(sets), *typed_flags], cwd)
     merged = {setting.name: setting for setting in settings}
     origins = {key: merged[key].origin if key in merged else "default" for key in FIELDS}
-    return LoadedConfig(_validated(merged), origins, path, name, tuple(notes))
+    return LoadedConfig(_validated(merged), origins, name, tuple(notes))
 
 
 def find_config(cwd: Path) -> Path | None:
@@ -110,7 +106,7 @@ def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[s
     It does not depend on `--config` and `--preset`: recipes tried in one place share one store.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    named = flag or (os.environ if environ is None else environ).get(STORE_VARIABLE)
+    named = flag or (os.environ if environ is None else environ).get("TINYGPT_STORE")
     if named:
         return cwd / Path(named).expanduser()
     found = find_config(cwd)

@@ -1,4 +1,4 @@
-"""What `data.source` can say, and which of the four kinds a spelling is."""
+"""What `data.source` can say, and which of the three kinds a spelling is."""
 
 import glob
 import re
@@ -29,20 +29,12 @@ class HubSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file, a folder or a glob pattern."""
+    """A file, a folder or a glob pattern; `-` for one stream from standard input."""
 
     pattern: str
 
 
-@dataclass(frozen=True)
-class StdinSource:
-    """`-`: one text stream from standard input."""
-
-
-Source = BuiltinSource | HubSource | FileSource | StdinSource
-
-
-def parse_source(spelling: str, base: Path | None = None) -> Source:
+def parse_source(spelling: str, base: Path | None = None) -> BuiltinSource | HubSource | FileSource:
     """Decide what a spelling of `data.source` means.
 
     A known suffix, a leading `.`, `~` or `/`, a glob character or an existing path makes it a file; what is left and looks like
@@ -56,7 +48,7 @@ def parse_source(spelling: str, base: Path | None = None) -> Source:
         ConfigError: no path can be made of it.
     """
     if spelling == "-":
-        return StdinSource()
+        return FileSource(spelling)
     if match := re.fullmatch(r"builtin(?:@(\d{1,18}))?", spelling):
         return BuiltinSource(seed=int(match[1] or 0))
     try:
@@ -64,7 +56,7 @@ def parse_source(spelling: str, base: Path | None = None) -> Source:
         full = path if base is None else base / path
         exists = full.exists()
     except (RuntimeError, OSError) as error:  # no such user's home; a name longer than the system takes
-        raise ConfigError(f"`data.source` = {spelling[:60]!r} is not a path") from error
+        raise ConfigError(f"`data.source` = {spelling[:60]!r} is not a path that can be read") from error
     is_pattern = bool(_GLOB.search(spelling)) and not exists
     if is_pattern and base is not None and not path.is_absolute():
         full = Path(glob.escape(str(base))) / path  # only what the user wrote is a pattern

@@ -148,11 +148,8 @@ class SampleConfig(Table):
     )
     max_new_tokens: int = Field(256, ge=1, le=100_000, description="longest continuation")
     num_samples: int = Field(1, ge=1, le=10_000, description="stories told")
-    stop: tuple[str, ...] = Field(
-        (),
-        strict=False,  # a list, as TOML and YAML have it, is taken for a tuple
-        description="texts that end a story, beside the end-of-story token",
-    )
+    # not strict, so that a list, as TOML and YAML have it, is taken for a tuple
+    stop: tuple[str, ...] = Field((), strict=False, description="texts that end a story, beside the end-of-story token")
     overflow: Literal["slide", "stop"] = Field(
         "slide", description="where the context is full: go on after re-reading its newest half, or end the story"
     )

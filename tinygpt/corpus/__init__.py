@@ -6,13 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from tinygpt.config.source import BuiltinSource, FileSource, HubSource, StdinSource, parse_source
+from tinygpt.config.source import BuiltinSource, FileSource, HubSource, parse_source
 from tinygpt.config.tables import DataConfig
 from tinygpt.corpus import builtin, files, readers
-from tinygpt.errors import InputError
 from tinygpt.report import Report
-
-__all__ = ["Stories", "fingerprint", "read_stories"]
 
 
 def fingerprint(data: DataConfig) -> str:
@@ -31,8 +28,8 @@ def fingerprint(data: DataConfig) -> str:
             from tinygpt.corpus import hub
 
             return hub.fingerprint(source)
-        case FileSource() | StdinSource() as source:
-            return files.fingerprint(_files(source))
+        case FileSource(pattern):
+            return files.fingerprint(files.find(pattern))
 
 
 class Stories:
@@ -66,8 +63,8 @@ class Stories:
 
                 self.source = {"kind": "hub", "name": source.repo, "split": data.split}
                 self._texts = hub.stories(source, data.split, data.text_field, report)
-            case FileSource() | StdinSource() as source:
-                found = _files(source)
+            case FileSource(pattern):
+                found = files.find(pattern)
                 self.source = {"kind": "files", "files": len(found)}
                 self._texts = readers.stories(found, data.text_field, report)
 
@@ -94,10 +91,3 @@ def read_stories(stream: BinaryIO) -> Iterator[str]:
     with gzip.GzipFile(fileobj=stream) as lines:
         for line in lines:
             yield json.loads(line)
-
-
-def _files(source: FileSource | StdinSource) -> list[files.StoryFile]:
-    try:
-        return files.find(source.pattern) if isinstance(source, FileSource) else [files.spool()]
-    except OSError as error:  # a folder that may not be listed
-        raise InputError(f"cannot read `data.source`: {error.strerror}", hint="look at the permissions of the folder") from error

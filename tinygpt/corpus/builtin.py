@@ -22,41 +22,27 @@ LABEL = "template stories, not comparable"
 """Stands beside every number measured on these stories: templates are easier to predict than writers."""
 
 T = TypeVar("T")
+_HE = ("he", "him", "his", "He", "His")
+_SHE = ("she", "her", "her", "She", "Her")
 _CHOICE = re.compile(r"<([^<>]*)>")
 
 
 @dataclass(frozen=True)
 class Character:
-    """Someone in a story: a name, how a narrator introduces them, and their pronouns."""
+    """Someone in a story: a name, how a narrator introduces them, and their pronouns, also as a sentence starts with them."""
 
     name: str
     kind: str
-    she: bool
+    he: str
+    him: str
+    his: str
+    He: str
+    His: str
 
     @property
     def the_kind(self) -> str:
         """The kind with a definite article, for the start of a sentence."""
         return "The " + self.kind.removeprefix("a ")
-
-    @property
-    def he(self) -> str:
-        return "she" if self.she else "he"
-
-    @property
-    def him(self) -> str:
-        return "her" if self.she else "him"
-
-    @property
-    def his(self) -> str:
-        return "her" if self.she else "his"
-
-    @property
-    def He(self) -> str:  # noqa: N802  (plots write it where a sentence starts)
-        return self.he.capitalize()
-
-    @property
-    def His(self) -> str:  # noqa: N802
-        return self.his.capitalize()
 
 
 def stories(seed: int) -> Iterator[str]:
@@ -84,15 +70,14 @@ def cast(rng: random.Random) -> dict[str, Character]:
     while friend.name == hero.name or (animals and friend.kind.split()[-1] == hero.kind.split()[-1]):
         friend = _character(rng, animal=animals)
     parent = _pick(rng, ("Mom", "Dad", "Grandma", "Grandpa"))
-    return {"h": hero, "f": friend, "m": Character(parent, parent, parent in ("Mom", "Grandma"))}
+    return {"h": hero, "f": friend, "m": Character(parent, parent, *(_SHE if parent in ("Mom", "Grandma") else _HE))}
 
 
 def _character(rng: random.Random, *, animal: bool) -> Character:
-    she = rng.random() < 0.5
-    sex = "girl" if she else "boy"
+    sex = "girl" if rng.random() < 0.5 else "boy"
     noun = _pick(rng, _tables()["animal"]) if animal else sex
     adjective = _pick(rng, ("little", "small", "young"))
-    return Character(str(_pick(rng, _tables()[sex])), f"a {adjective} {noun}", she)
+    return Character(str(_pick(rng, _tables()[sex])), f"a {adjective} {noun}", *(_SHE if sex == "girl" else _HE))
 
 
 @functools.cache

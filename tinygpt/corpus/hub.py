@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -38,6 +39,7 @@ TRIES = 3
 WITHOUT_NETWORK = "without a network, use `--preset demo`, or a file: `--source stories.txt`"
 
 T = TypeVar("T")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fingerprint(source: HubSource) -> str:
@@ -46,8 +48,8 @@ def fingerprint(source: HubSource) -> str:
     Raises:
         NetworkError, InputError: as commit.
     """
-    known = source.revision if source.revision and re.fullmatch(r"[0-9a-f]{40}", source.revision) else commit(source)
-    return f"{source.repo}@{known}"
+    whole = source.revision and _COMMIT.fullmatch(source.revision)
+    return f"{source.repo}@{source.revision if whole else commit(source)}"
 
 
 def stories(source: HubSource, split: str, field: str, report: Report) -> Iterator[str]:
@@ -82,6 +84,7 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
+@functools.cache
 def commit(source: HubSource) -> str:
     """The commit a data set's revision stands for, asked once per process.
 
@@ -92,22 +95,18 @@ def commit(source: HubSource) -> str:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             raise NetworkError(f"`{source.repo}` is on the hub, and {name} forbids to use the network", hint=WITHOUT_NETWORK)
-    return _ask(endpoint(), source.repo, source.revision)
-
-
-@functools.cache
-def _ask(address: str, repo: str, revision: str | None) -> str:
-    url = f"{address}/api/datasets/{quote(repo)}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+    revision = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
+    url = f"{endpoint()}/api/datasets/{quote(source.repo)}{revision}"
     try:
         answer = _within(3 * ASK_SECONDS, functools.partial(_get, url))
-        sha = answer.get("sha") if isinstance(answer, dict) else None
     except HTTPError as error:
-        raise _refused(error, address, repo, revision) from error
+        raise _refused(error, source) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _lost(f"cannot reach {address}", error) from error
-    if not isinstance(sha, str) or not re.fullmatch(r"[0-9a-f]{40}", sha):
-        raise NetworkError(f"{address} does not answer like a hub of data sets", hint=WITHOUT_NETWORK)
-    return sha
+        raise _lost(f"cannot reach {endpoint()}", error) from error
+    match answer:
+        case {"sha": str(sha)} if _COMMIT.fullmatch(sha):
+            return sha
+    raise NetworkError(f"{endpoint()} does not answer like a hub of data sets", hint=WITHOUT_NETWORK)
 
 
 def _get(url: str) -> object:
@@ -118,14 +117,13 @@ def _get(url: str) -> object:
         return json.load(response)
 
 
-def _refused(error: HTTPError, address: str, repo: str, revision: str | None) -> TinygptError:
+def _refused(error: HTTPError, source: HubSource) -> TinygptError:
     """What an HTTP status other than success means."""
-    if error.code == 404 and error.headers.get("X-Error-Code") == "RevisionNotFound":
-        return InputError(f"the data set `{repo}` has no revision `{revision}`", hint=f"see {address}/datasets/{repo}")
     if error.code in (401, 403, 404):
-        hint = f"check the name; a private or gated one needs access and HF_TOKEN; a folder is written `./{repo}`"
-        return InputError(f"{address} has no data set `{repo}` for you (HTTP {error.code})", hint=hint)
-    return NetworkError(f"{address} answers HTTP {error.code} ({error.reason})", hint=WITHOUT_NETWORK)
+        asked = f"`{source.repo}`" + (f", revision `{source.revision}`," if source.revision else "")
+        hint = f"check the name; a private or gated one needs access and HF_TOKEN; a folder is written `./{source.repo}`"
+        return InputError(f"{endpoint()} has no data set {asked} for you (HTTP {error.code})", hint=hint)
+    return NetworkError(f"{endpoint()} answers HTTP {error.code} ({error.reason})", hint=WITHOUT_NETWORK)
 
 
 def _open(repo: str, revision: str, split: str) -> Any:
@@ -154,20 +152,15 @@ def _lost(message: str, error: Exception) -> NetworkError:
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
     """The result of `call`, or TimeoutError: no library's timeout covers the look-up of a name, or all of several requests."""
-    results: list[T] = []
-    errors: list[BaseException] = []
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            results.append(call())
+            future.set_result(call())
         except BaseException as error:  # noqa: BLE001  (raised again below)
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
+    threading.Thread(target=work, daemon=True).start()
+    if not wait([future], seconds).done:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    return future.result()

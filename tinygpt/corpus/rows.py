@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from tinygpt.errors import InputError
 
+_HINT = "name the field of the stories, e.g., `--set data.text_field=story`"
+
 
 def import_datasets() -> ModuleType:
     """The `datasets` library without its bars, logs and counting of downloads.
@@ -33,15 +35,12 @@ def text_of(record: object, field: str, where: str) -> str:
     if isinstance(record, str):
         return record
     if not isinstance(record, Mapping):
-        raise InputError(f"{where}: expected an object with the field `{field}`, found {_kind(record)}")
-    if field not in record:
-        raise missing_field(field, record, where)
+        raise InputError(f"{where}: expected an object with the field `{field}`, found {record!r:.60}")
+    check_field(field, record, where)
     value = record[field]
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InputError(f"{where}: the field `{field}` holds {_kind(value)}, not text", hint=_other_fields(record))
-    return value
+    if not isinstance(value, str | None):
+        raise InputError(f"{where}: the field `{field}` holds {value!r:.60}, not text", hint=_HINT)
+    return value or ""
 
 
 def texts_of(dataset: Any, field: str, name: str) -> Iterator[str]:
@@ -51,45 +50,20 @@ def texts_of(dataset: Any, field: str, name: str) -> Iterator[str]:
         InputError: as text_of.
     """
     if dataset.column_names:  # known before the first row: columns that need a decoder (images, audio) are never touched
-        if field not in dataset.column_names:
-            raise missing_field(field, dataset.column_names, name)
+        check_field(field, dataset.column_names, name)
         dataset = dataset.select_columns([field])
     for number, row in enumerate(dataset, 1):
         yield text_of(row, field, f"{name}, row {number}")
 
 
-def missing_field(field: str, present: Iterable[object], where: str) -> InputError:
-    """The error for a record without the text field; it names the fields there are."""
-    names = ", ".join(f"`{name}`" for name in present) or "none"
-    return InputError(
-        f"{where}: no field `{field}`; fields present: {names}", hint="name one, e.g., `--set data.text_field=story`"
-    )
+def check_field(field: str, present: Iterable[str], where: str) -> None:
+    """Raise InputError, which names the fields there are, if the text field is none of them."""
+    if field not in present:
+        names = ", ".join(f"`{name}`" for name in present) or "none"
+        raise InputError(f"{where}: no field `{field}`; fields present: {names}", hint=_HINT)
 
 
 def reason(error: Exception) -> str:
     """The first line of what a library said, without a final period."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return text.strip().splitlines()[0].rstrip(".")
-
-
-def _other_fields(record: Mapping[str, object]) -> str | None:
-    names = [f"`--set data.text_field={name}`" for name, value in record.items() if isinstance(value, str)]
-    return f"name another field: {' or '.join(names)}" if names else None
-
-
-def _kind(value: object) -> str:
-    match value:
-        case bool():
-            return "true or false"
-        case int() | float():
-            return f"the number {value}"[:60]
-        case list():
-            return "a list"
-        case dict():
-            return "an object"
-        case None:
-            return "null"
-        case _:
-            return f"a value of type {type(value).__name__}"
