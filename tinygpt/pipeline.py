@@ -5,6 +5,7 @@ Never imports the stages themselves: the caller hands in the function to run, wh
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tinygpt import __version__
@@ -81,11 +82,7 @@ def stage_key(stage: Stage, config: Config, inputs: Mapping[str, Digest], outsid
     """
     if set(inputs) != set(stage.inputs):
         raise ValueError(f"stage {stage.name} reads {stage.inputs}, got {tuple(inputs)}")
-    return _key(stage, stage_tables(stage, config, outside), inputs)
-
-
-def _key(stage: Stage, tables: Tables, inputs: Mapping[str, Digest]) -> Key:
-    return Key(hash_json("tinygpt.key", stage.name, stage.version, tables, dict(inputs)))
+    return Key(hash_json("tinygpt.key", stage.name, stage.version, stage_tables(stage, config, outside), dict(inputs)))
 
 
 @dataclass(frozen=True)
@@ -107,15 +104,18 @@ class Planned:
 def plan(config: Config, store: Store, outside: Outside, until: str = "plot") -> list[Planned]:
     """What running all stages up to `until` would do, in their order; changes nothing."""
     names = list(STAGES)
-    planned: dict[str, Planned] = {}
+    planned: list[Planned] = []
+    made: dict[str, Artifact] = {}
     for name in names[: names.index(until) + 1]:
         stage = STAGES[name]
-        waiting = [source for source in stage.inputs if planned[source].artifact is None]
+        waiting = [source for source in stage.inputs if source not in made]
         if waiting:
-            planned[name] = Planned(stage, None, None, f"runs after `{waiting[-1]}`")
-        else:
-            planned[name] = _plan_one(stage, config, {n: _there(planned[n]) for n in stage.inputs}, store, outside)
-    return list(planned.values())
+            planned.append(Planned(stage, None, None, f"runs after `{waiting[-1]}`"))
+            continue
+        planned.append(_plan_one(stage, config, {source: made[source] for source in stage.inputs}, store, outside))
+        if artifact := planned[-1].artifact:
+            made[name] = artifact
+    return planned
 
 
 def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> Planned:
@@ -125,11 +125,6 @@ def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], stor
     except CorruptArtifactError as error:
         return Planned(stage, key, None, error.message)
     return Planned(stage, key, artifact, "cached" if artifact else why(stage, config, inputs, store, outside))
-
-
-def _there(planned: Planned) -> Artifact:
-    assert planned.artifact is not None
-    return planned.artifact
 
 
 def _digests(inputs: Mapping[str, Artifact]) -> dict[str, Digest]:
@@ -145,9 +140,7 @@ def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Sto
     return ", ".join(changes) or "its artifact is gone"
 
 
-def differences(
-    old: Manifest, tables: Tables, inputs: Mapping[str, Digest] | None = None, version: int | None = None
-) -> list[str]:
+def differences(old: Manifest, tables: Tables, inputs: Mapping[str, Digest], version: int) -> list[str]:
     """The configuration keys, inputs and version that differ from a recorded manifest, old -> new."""
     before, after = _flat(old.tables), _flat(tables)
     changes = [
@@ -155,11 +148,11 @@ def differences(
         for name in sorted(before | after)
         if before.get(name, "") != after.get(name, "")
     ]
-    for name, digest in (inputs or {}).items():
+    for name, digest in inputs.items():
         was = old.inputs[name]["digest"] if name in old.inputs else None
         if was != digest:
             changes.append(f"input {name} {_short(was and was[:12])} -> {digest[:12]}")
-    if version is not None and version != old.version:
+    if version != old.version:
         changes.append(f"stage version {old.version} -> {version}")
     return changes
 
@@ -180,17 +173,14 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
         MissingArtifactError: one is not there; the hint is the one command that makes all of them.
         CorruptArtifactError: one is damaged.
     """
-    names = list(STAGES)
-    last = max(stage.inputs, key=names.index, default=None)
-    if last is None:
+    if not stage.inputs:
         return {}
-    found: dict[str, Artifact] = {}
-    for name in names[: names.index(last) + 1]:
-        if all(source in found for source in STAGES[name].inputs):
-            key = stage_key(STAGES[name], config, {source: found[source].digest for source in STAGES[name].inputs}, outside)
-            if artifact := store.find(name, key):
-                found[name] = artifact
-    missing = [name for name in names if name in stage.inputs and name not in found]
+    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index))
+    for one in planned:
+        if one.key and not one.artifact:
+            store.find(one.stage.name, one.key)  # raises if it is damaged
+    found = {one.stage.name: one.artifact for one in planned if one.artifact}
+    missing = [name for name in STAGES if name in stage.inputs and name not in found]
     if missing:
         raise MissingArtifactError(
             f"`{stage.name}` reads the result of `{missing[-1]}`, which is not in `{store.root}`",
@@ -235,14 +225,15 @@ def execute(
         CorruptArtifactError: the cached one is damaged and `force` is not given.
         BusyError: the other process did not finish in time.
     """
-    tables = stage_tables(stage, config, outside)
-    key = _key(stage, tables, _digests(inputs))
+    tables, key = stage_tables(stage, config, outside), stage_key(stage, config, _digests(inputs), outside)
     if not force and (artifact := _cached(store, stage, key)):
         return Outcome(artifact, cached=True)
     with store.lock(stage.name, key, timeout=lock_timeout, waiting=report.note):
         if not force and (artifact := _cached(store, stage, key)):
             return Outcome(artifact, cached=True)
-        old = _readable(store, stage, key) if force else None
+        old = None
+        with suppress(ArtifactError):
+            old = store.find(stage.name, key)
         began = time.monotonic()
         out = store.begin(stage.name, key, version=stage.version, tables=tables, inputs=inputs)
         try:
@@ -252,7 +243,8 @@ def execute(
         finally:
             out.discard()
     if old and old.digest != new.digest:
-        file = _first_difference(old, new)
+        before, after = old.manifest.files, new.manifest.files
+        file = next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
         report.note(f"`{stage.name}` gave other bytes than before: `{file}` differs; the old artifact is in `.trash/`")
     return Outcome(new, cached=False, reproduced=old is not None and old.digest == new.digest)
 
@@ -262,15 +254,3 @@ def _cached(store: Store, stage: Stage, key: Key) -> Artifact | None:
     if artifact:
         artifact.check()
     return artifact
-
-
-def _readable(store: Store, stage: Stage, key: Key) -> Artifact | None:
-    try:
-        return store.find(stage.name, key)
-    except ArtifactError:
-        return None
-
-
-def _first_difference(old: Artifact, new: Artifact) -> str:
-    before, after = old.manifest.files, new.manifest.files
-    return next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))

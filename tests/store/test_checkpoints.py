@@ -40,14 +40,13 @@ def test_the_newest_is_found_again_and_old_ones_are_removed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["model.bin", "best/model.bin", "manifest.json"])
-def test_a_damaged_newest_is_skipped_and_named(tmp_path: Path, name: str) -> None:
+def test_a_damaged_newest_is_skipped_and_found(tmp_path: Path, name: str) -> None:
     run = checkpoints(tmp_path)
     save(run, 1)
     spoil(save(run, 2).folder / name)
     newest = run.newest()
     assert newest
     assert newest.manifest.provenance["step"] == 1
-    assert run.damaged == ["step-00000002"]
     faults = [fault for fault in Store(tmp_path).verify() if fault.kind != "leftover"]
     assert [fault.culprit for fault in faults] == [run.folder / "checkpoint/step-00000002"]
 
@@ -98,7 +97,7 @@ def test_an_unfinished_run_is_listed_with_its_recipe_until_it_is_set_aside(tmp_p
     save(run, 7)
     (unfinished,) = store.unfinished()
     assert (unfinished.stage, unfinished.key12, unfinished.step) == ("train", KEY[:12], 7)
-    assert unfinished.tables == {"train": {"max_steps": 9}}
+    assert unfinished.recipe.tables == {"train": {"max_steps": 9}}
     moved = run.set_aside("before-fresh")
     assert moved.parent == store.trash
     assert moved.name.startswith("before-fresh")

@@ -1,24 +1,9 @@
 """Artifacts on disk: found by key, checked by hash, whole or not there. No torch, no numpy."""
 
-from tinygpt.store.artifact import Artifact, DamageError, InputRecord, Manifest
-from tinygpt.store.checkpoints import Checkpoints, Unfinished
-from tinygpt.store.files import FileRecord
-from tinygpt.store.gc import Collected, garbage
+from tinygpt.store.artifact import Artifact, Manifest
+from tinygpt.store.checkpoints import Checkpoints
 from tinygpt.store.out import Out
 from tinygpt.store.store import Store
-from tinygpt.store.verify import Fault
+from tinygpt.store.upkeep import garbage
 
-__all__ = [
-    "Artifact",
-    "Checkpoints",
-    "Collected",
-    "DamageError",
-    "Fault",
-    "FileRecord",
-    "InputRecord",
-    "Manifest",
-    "Out",
-    "Store",
-    "Unfinished",
-    "garbage",
-]
+__all__ = ["Artifact", "Checkpoints", "Manifest", "Out", "Store", "garbage"]

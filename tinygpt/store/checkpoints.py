@@ -9,13 +9,13 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError, StorageError
+from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, MANIFEST, MAX_MANIFEST_BYTES, Artifact, Manifest, Tables
+from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, MAX_MANIFEST_BYTES, Artifact, Manifest
 from tinygpt.store.files import entries
+from tinygpt.store.out import NewFolder
 
 RUN = "run.json"
 _KEPT = "kept"
@@ -32,24 +32,25 @@ class Checkpoints:
     """
 
     def __init__(self, root: Path, recipe: Manifest) -> None:
-        self.root = root
-        self.recipe = recipe
-        self.folder = root / ".partial" / f"{recipe.stage}-{recipe.key[:ID_LENGTH]}"
-        self.damaged: list[str] = []
+        self.root, self.recipe = root, recipe
+        self.stage, self.key12 = recipe.stage, recipe.key[:ID_LENGTH]
+        self.folder = root / ".partial" / f"{self.stage}-{self.key12}"
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, whole or not, lowest first."""
         found = (_STEP.fullmatch(entry.name) for entry in entries(self.folder / CHECKPOINT))
         return sorted(int(match[1]) for match in found if match)
 
+    @property
+    def step(self) -> int:
+        """The highest of them, 0 if there is none."""
+        return max(self.steps(), default=0)
+
     def newest(self) -> Artifact | None:
-        """The newest checkpoint of which every byte is right; the names of newer, damaged ones are left in `damaged`."""
-        self.damaged = []
+        """The newest checkpoint of which every byte is right."""
         for step in reversed(self.steps()):
-            try:
+            with suppress(ArtifactError, StorageError):
                 return self._load(step)
-            except (ArtifactError, StorageError):
-                self.damaged.append(step_name(step))
         return None
 
     def save(self, step: int, parts: Mapping[str, bytes], *, keep: int) -> Artifact:
@@ -63,28 +64,19 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep = {keep} would remove the checkpoint just saved")
         self._begin()
-        fresh, final = self.folder / f".new.{secrets.token_hex(6)}", self._place(step)
-        records = {}
+        final = self._place(step)
+        fresh = NewFolder(self.folder / f".new.{secrets.token_hex(6)}")
         try:
-            files.make_folder(fresh)
             for name, data in parts.items():
-                if not files.is_safe_name(name):
-                    raise ValueError(f"{name!r} is not a plain, relative file name")
-                for parent in reversed(Path(name).parents[:-1]):
-                    files.make_folder(fresh / parent)
-                records[name] = files.write_file(fresh / name, data)
-            for parent in {parent for name in parts for parent in Path(name).parents}:
-                files.fsync_folder(fresh / parent)
-            manifest = replace(self.recipe, stage=CHECKPOINT, files=records, provenance={**self.recipe.provenance, "step": step})
-            files.write_file(fresh / MANIFEST, manifest.to_bytes())
-            files.fsync_folder(fresh)
+                fresh.bytes(name, data)
+            fresh.seal(self.recipe.model_copy(update={"stage": CHECKPOINT}), step=step)
             # The run went on from an earlier step than these: they are damaged, or this one takes their place.
-            for later in [other for other in self.steps() if other >= step]:
-                files.set_aside(self._place(later), self.root / ".trash", f"{self.folder.name}-{step_name(later)}")
+            for later in [self._place(other) for other in self.steps() if other >= step]:
+                files.set_aside(later, self.root / ".trash", f"{self.folder.name}-{later.name}")
             files.make_folder(final.parent)
-            files.rename(fresh, final)
+            files.rename(fresh.folder, final)
         except StorageError:
-            files.discard(fresh)
+            fresh.discard()
             raise
         saved = self._load(step)
         for old in self.steps()[:-keep]:
@@ -93,11 +85,10 @@ class Checkpoints:
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep a side file beside the checkpoints, durable on return; one of the same name is replaced."""
-        if not files.is_safe_name(name) or "/" in name:
-            raise ValueError(f"{name!r} is not a plain file name")
+        place = self._side(name)
         self._begin()
-        files.make_folder(self.folder / _KEPT)
-        files.replace_file(self.folder / _KEPT / name, data)
+        files.make_folder(place.parent)
+        files.replace_file(place, data)
 
     def kept(self, name: str) -> bytes:
         """A side file's bytes; the caller compares them with the hash it remembers.
@@ -105,22 +96,15 @@ class Checkpoints:
         Raises:
             MissingArtifactError: there is none of that name.
         """
-        place = (*self.folder.relative_to(self.root).parts, _KEPT, name)
-        if not files.is_safe_name(name) or "/" in name:
-            raise ValueError(f"{name!r} is not a plain file name")
+        place = self._side(name)
         try:
             with files.open_beneath(self.root, place) as stream:
                 return stream.read()
         except FileNotFoundError as error:
-            hint = "start the run again with `tinygpt train --fresh`"
-            raise MissingArtifactError(f"`{self.root.joinpath(*place)}` is gone", hint=hint) from error
-        except OSError as error:
-            raise files.storage_error(error, self.root.joinpath(*place)) from error
+            raise MissingArtifactError(f"`{place}` is gone", hint="start the run again with `tinygpt train --fresh`") from error
 
     def set_aside(self, label: str) -> Path:
         """Move the whole unfinished run into the trash, under a name that begins with `label`; returns where it is now."""
-        if not files.is_safe_name(label) or "/" in label:
-            raise ValueError(f"{label!r} is not a plain name")
         return files.set_aside(self.folder, self.root / ".trash", f"{label}-{self.folder.name}")
 
     def remove(self) -> None:
@@ -130,19 +114,21 @@ class Checkpoints:
                 self._drop(self.folder, self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}"))
 
     def _load(self, step: int) -> Artifact:
-        artifact = Artifact.load(self._place(step), self.root)
-        if (artifact.stage, artifact.key) != (CHECKPOINT, self.recipe.key) or artifact.manifest.provenance.get("step") != step:
-            raise CorruptArtifactError(f"`{artifact.folder}` holds a checkpoint of another run or step")
+        artifact = Artifact.load(self._place(step), self.root, self.recipe.key)
         artifact.check()
         return artifact
 
     def _place(self, step: int) -> Path:
-        return self.folder / CHECKPOINT / step_name(step)
+        return self.folder / CHECKPOINT / f"step-{step:08d}"  # of one width, so that names sort like steps
+
+    def _side(self, name: str) -> Path:
+        if not files.is_safe_name(name) or "/" in name:
+            raise ValueError(f"{name!r} is not a plain file name")
+        return self.folder / _KEPT / name
 
     def _begin(self) -> None:
         """Make the run's folder, say in it what the run is, and sweep up what a killed process left there."""
-        for folder in (self.root, self.folder.parent, self.folder):
-            files.make_folder(folder)
+        files.make_folder(self.folder)
         if not (self.folder / RUN).exists():
             files.replace_file(self.folder / RUN, self.recipe.to_bytes())
         for entry in (*entries(self.folder), *entries(self.folder / _KEPT)):
@@ -155,38 +141,11 @@ class Checkpoints:
         files.remove(gone)
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """A run that was interrupted and can be continued."""
-
-    recipe: Manifest
-    step: int
-    folder: Path
-
-    @property
-    def stage(self) -> str:
-        return self.recipe.stage
-
-    @property
-    def key12(self) -> str:
-        return self.recipe.key[:ID_LENGTH]
-
-    @property
-    def tables(self) -> Tables:
-        return self.recipe.tables
-
-
-def read_run(root: Path, folder: Path) -> Unfinished | None:
+def read_run(root: Path, folder: Path) -> Checkpoints | None:
     """The unfinished run that a folder of `.partial` holds, None if its description is missing or damaged."""
     try:
-        with files.open_beneath(root, (*folder.relative_to(root).parts, RUN)) as stream:
-            recipe = Manifest.from_bytes(stream.read(MAX_MANIFEST_BYTES))
+        with files.open_beneath(root, folder / RUN) as stream:
+            run = Checkpoints(root, Manifest.from_bytes(stream.read(MAX_MANIFEST_BYTES)))
     except (OSError, ValueError):
         return None
-    run = Checkpoints(root, recipe)
-    return Unfinished(recipe, max(run.steps(), default=0), folder) if run.folder == folder else None
-
-
-def step_name(step: int) -> str:
-    """The folder name of a checkpoint; of one width, so that names sort like steps."""
-    return f"step-{step:08d}"
+    return run if run.folder == folder else None

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypedDict
+from typing import Any, BinaryIO, Literal
+
+from typing_extensions import TypedDict
 
 from tinygpt.errors import StorageError
 
@@ -86,11 +88,18 @@ def storage_error(error: OSError, path: Path) -> StorageError:
 
 
 @contextmanager
-def _operation(kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b"") -> Iterator[int | None]:
+def refusals(path: Path) -> Iterator[None]:
+    """What the system refuses in the block is a StorageError about `path`."""
     try:
-        yield _hook(Operation(kind, path, target, bytes(data))) if _hook else None
+        yield
     except OSError as error:
         raise storage_error(error, path) from error
+
+
+@contextmanager
+def _operation(kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b"") -> Iterator[int | None]:
+    with refusals(path):
+        yield _hook(Operation(kind, path, target, bytes(data))) if _hook else None
 
 
 class NewFile(io.RawIOBase):
@@ -102,7 +111,7 @@ class NewFile(io.RawIOBase):
         self._hash = hashlib.sha256()
         self._size = 0
         with _operation("create", path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
 
     def writable(self) -> bool:
         return True
@@ -114,8 +123,6 @@ class NewFile(io.RawIOBase):
         while view:
             with _operation("write", self.path, data=view) as limit:
                 written = os.write(self._fd, view[:limit])
-                if not written:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
             self._hash.update(view[:written])
             self._size += written
             view = view[written:]
@@ -123,15 +130,12 @@ class NewFile(io.RawIOBase):
 
     def finish(self) -> FileRecord:
         """Make the bytes durable. An fsync that failed is never repeated: it would claim success for lost pages."""
-        if POSIX:
+        if POSIX:  # the umask may have taken bits away
             with _operation("chmod", self.path):
                 os.fchmod(self._fd, FILE_MODE)
         with _operation("fsync", self.path):
             os.fsync(self._fd)
             self.close()
-        if not POSIX:
-            with _operation("chmod", self.path):
-                self.path.chmod(FILE_MODE)
         return {"sha256": self._hash.hexdigest(), "bytes": self._size}
 
     def close(self) -> None:
@@ -149,33 +153,27 @@ def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
         return file.finish()
 
 
-def replace_file(path: Path, data: bytes) -> FileRecord:
+def replace_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step, whatever was there, durable."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        record = write_file(fresh, data)
+        write_file(fresh, data)
         with _operation("rename", fresh, path):
             fresh.replace(path)
     except StorageError:
         discard(fresh)
         raise
     fsync_folder(path.parent)
-    return record
 
 
 def make_folder(path: Path) -> None:
     """Create the folder `path` unless it is there; its parent is synced. A link or a file in its place is an error."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         with _operation("mkdir", path):
             path.mkdir(exist_ok=True)
             path.chmod(FOLDER_MODE)
         fsync_folder(path.parent)
-        return
-    except OSError as error:
-        raise storage_error(error, path) from error
-    if not stat.S_ISDIR(mode):
+    elif path.is_symlink() or not path.is_dir():
         raise StorageError(f"`{path}` is in the way: it is not a folder", hint="move it elsewhere, then repeat the command")
 
 
@@ -203,7 +201,7 @@ def rename(path: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a whole folder; links are removed, never followed."""
     if path.is_dir() and not path.is_symlink():
-        for entry in sorted(path.iterdir()):
+        for entry in entries(path):
             remove(entry)
         with _operation("rmdir", path):
             path.rmdir()
@@ -221,42 +219,37 @@ def discard(path: Path) -> None:
             remove(path)
 
 
-def set_aside(path: Path, trash: Path, label: str = "") -> Path:
+def set_aside(path: Path, trash: Path, label: str) -> Path:
     """Move a file or folder into the trash under a name that tells what it was."""
     make_folder(trash)
-    target = trash / f"{label or path.name}.{secrets.token_hex(6)}"
+    target = trash / f"{label}.{secrets.token_hex(6)}"
     rename(path, target)
     return target
 
 
 def entries(folder: Path) -> list[Path]:
     """What is in a folder, in the order of the names; nothing if it is not there or is a link."""
-    try:
+    with refusals(folder):
         return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
-    except OSError as error:
-        raise storage_error(error, folder) from error
 
 
-def open_beneath(root: Path, parts: tuple[str, ...]) -> BinaryIO:
+def open_beneath(root: Path, path: Path) -> BinaryIO:
     """Open a regular file for reading; no link is followed at any component below `root`, and a pipe never blocks.
 
     Raises:
         OSError: ELOOP for a link, EISDIR for anything that is not a regular file, and what the system says otherwise.
     """
+    parts = path.relative_to(root).parts
     if not POSIX:
         fd = _open_stepwise(root, parts)
     else:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in parts[:-1]:
-                if stat.S_ISLNK(os.lstat(part, dir_fd=folder).st_mode):
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
-                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _SAFE, dir_fd=folder)
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in parts:
+            folder = fd
+            try:
+                fd = os.open(part, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=folder)
+            finally:
                 os.close(folder)
-                folder = inner
-            fd = os.open(parts[-1], os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=folder)
-        finally:
-            os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EISDIR, "not a regular file", parts[-1])
@@ -282,7 +275,8 @@ def open_lock(path: Path) -> int:
 
 
 def write_lock(fd: int, data: bytes) -> None:
-    """Say in a lock file who holds it (only told to people, so nothing depends on it)."""
-    os.ftruncate(fd, 0)
-    os.lseek(fd, 0, os.SEEK_SET)
-    os.write(fd, data)
+    """Say in a lock file who holds it; only told to people, so a full disk stops nobody here."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, data)

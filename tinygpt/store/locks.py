@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ _WINDOWS_OFFSET = 1 << 20  # beyond the text, which others must be able to read
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _STARTED = datetime.now(UTC)
 
+Tell = Callable[[str], None]
+"""Told what a command waits for."""
+
 _held: set[int] = set()
 
 
@@ -40,7 +43,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def hold(path: Path, *, timeout: float | None, waiting: Callable[[str], None], shared: bool = False) -> Iterator[None]:
+def hold(path: Path, *, timeout: float | None, waiting: Tell, shared: bool = False) -> Iterator[None]:
     """Hold the lock of `path` while the block runs.
 
     Args:
@@ -57,10 +60,10 @@ def hold(path: Path, *, timeout: float | None, waiting: Callable[[str], None], s
     try:
         _wait(fd, path, shared, timeout, waiting)
         if not shared:
-            _sign(fd, _card())
+            files.write_lock(fd, _card())
         yield
         if not shared and fd in _held:
-            _sign(fd, b"")
+            files.write_lock(fd, b"")
     finally:
         if fd in _held:  # else this is a forked child, which has closed it
             _held.discard(fd)
@@ -79,7 +82,7 @@ def is_held(path: Path) -> bool:
         os.close(fd)
 
 
-def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Callable[[str], None]) -> None:
+def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tell) -> None:
     begin = time.monotonic()
     pause, told = 0.005, False
     while not _try(fd, path, shared):
@@ -126,11 +129,6 @@ def _lock_windows(fd: int, shared: bool) -> None:
 def _card() -> bytes:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
     return json.dumps({"pid": os.getpid(), "started": f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC", "command": command}).encode()
-
-
-def _sign(fd: int, card: bytes) -> None:
-    with suppress(OSError):  # only told to people: a full disk must not stop anyone here
-        files.write_lock(fd, card)
 
 
 def _holder(fd: int) -> str:

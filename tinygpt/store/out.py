@@ -2,32 +2,27 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import MANIFEST, Manifest
-from tinygpt.store.checkpoints import Checkpoints
+from tinygpt.store.artifact import MANIFEST, Manifest, now
 from tinygpt.store.files import FileRecord
+
+if TYPE_CHECKING:
+    from tinygpt.store.checkpoints import Checkpoints
 
 _BUFFER = 1 << 20
 
 
-class Out:
-    """The files of one artifact in the making.
+class NewFolder:
+    """Files being written into a folder that does not exist yet; seen by nobody until it is renamed."""
 
-    Args:
-        folder: does not exist yet; seen by nobody until the store renames it.
-        checkpoints: what an interrupted run of the same key left, and where this one leaves its own.
-    """
-
-    def __init__(self, folder: Path, checkpoints: Checkpoints) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoints = checkpoints
-        self.facts: dict[str, object] = {}
         self.files: dict[str, FileRecord] = {}
         self._folders = [folder]
         try:
@@ -57,16 +52,14 @@ class Out:
         finally:
             raw.close()
 
-    def provenance(self, **facts: object) -> None:
-        """Record where, when and how fast: facts that are in the manifest but in no hash."""
-        self.facts.update(facts)
-
-    def seal(self, manifest: Manifest) -> None:
-        """Write the manifest after everything else is durable."""
+    def seal(self, recipe: Manifest, **facts: object) -> Manifest:
+        """Write the manifest after everything else is durable: made as `recipe` says, with `facts` as its provenance."""
         for folder in reversed(self._folders[1:]):
             files.fsync_folder(folder)
+        manifest = recipe.model_copy(update={"files": self.files, "provenance": {**facts, "created": now()}})
         files.write_file(self.folder / MANIFEST, manifest.to_bytes())
         files.fsync_folder(self.folder)
+        return manifest
 
     def discard(self) -> None:
         """Remove what was written, as far as the disk lets us; what stays is swept up by the next run or `gc`."""
@@ -82,10 +75,21 @@ class Out:
             if folder not in self._folders:
                 files.make_folder(folder)
                 self._folders.append(folder)
-        return folder / name.rpartition("/")[2]
+        return self.folder / name
 
 
-def describe(out: Out, recipe: Manifest, created: str) -> Manifest:
-    """The manifest of what `out` holds, made as `recipe` says."""
-    facts: Mapping[str, object] = {**out.facts, "created": created}
-    return Manifest(recipe.stage, recipe.version, recipe.key, recipe.tables, recipe.inputs, dict(out.files), facts)
+class Out(NewFolder):
+    """The files of one artifact in the making.
+
+    Args:
+        checkpoints: what an interrupted run of the same key left, and where this one leaves its own.
+    """
+
+    def __init__(self, folder: Path, checkpoints: "Checkpoints") -> None:
+        super().__init__(folder)
+        self.checkpoints = checkpoints
+        self.facts: dict[str, object] = {}
+
+    def provenance(self, **facts: object) -> None:
+        """Record where, when and how fast: facts that are in the manifest but in no hash."""
+        self.facts.update(facts)

@@ -10,29 +10,23 @@ import builtins
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Never
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, UsageError
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ID_LENGTH, MANIFEST, STAGE_NAME, Artifact, DamageError, Manifest, Tables
-from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, Unfinished, read_run
+from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Manifest, Tables, now
+from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, read_run
 from tinygpt.store.files import entries
-from tinygpt.store.gc import Collected, collect
-from tinygpt.store.out import Out, describe
-from tinygpt.store.verify import Fault, repair, verify
+from tinygpt.store.locks import Tell
+from tinygpt.store.out import NewFolder, Out
+from tinygpt.store.upkeep import Collected, Fault, collect, repair, verify
 
 LATEST = "latest"
-_ID = re.compile(r"[0-9a-f]{12}")
+_NO_TABLES: Tables = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
-
-
-_NOTHING: Mapping[str, Never] = MappingProxyType({})
 
 
 def _say_nothing(text: str) -> None:
@@ -59,13 +53,7 @@ class Store:
         """
         self._check_root()
         folder = self.folder(stage, key)
-        if not os.path.lexists(folder):
-            return None
-        artifact = Artifact.load(folder, self.root)
-        if (artifact.stage, artifact.key) != (stage, key):
-            other = f"belongs to `{artifact.stage}/{artifact.key}`"
-            raise DamageError(f"{stage}/{folder.name}", MANIFEST, "misnamed", other)
-        return artifact
+        return Artifact.load(folder, self.root, key) if os.path.lexists(folder) else None
 
     def resolve(self, prefix: str, stage: str | None = None) -> Artifact:
         """The one artifact whose key begins with `prefix` (at least 4 digits, also written `stage/digits`).
@@ -91,11 +79,11 @@ class Store:
         """Where artifacts stand, sound or not, in the order of their names."""
         self._check_root()
         for above in entries(self.root):
-            if STAGE_NAME.fullmatch(above.name) and above.name != LATEST and stage in (None, above.name):
-                yield from (folder for folder in entries(above) if _ID.fullmatch(folder.name))
+            if re.fullmatch(STAGE_NAME, above.name) and above.name != LATEST and stage in (None, above.name):
+                yield from (folder for folder in entries(above) if ARTIFACT_ID.fullmatch(folder.name))
 
     def begin(
-        self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NOTHING, inputs: Mapping[str, Artifact] = _NOTHING
+        self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NO_TABLES, inputs: Mapping[str, Artifact] = {}
     ) -> Out:
         """A place to write the artifact of a key; call it with the key's lock held."""
         self._make_root()
@@ -112,17 +100,18 @@ class Store:
 
         A sound artifact of the same key and digest stays as it is; any other goes to the trash.
         """
-        manifest = describe(out, _recipe(stage, version, key, tables, inputs), _now())
-        out.seal(manifest)
+        manifest = out.seal(_recipe(stage, version, key, tables, inputs), **out.facts)
         final = self.folder(stage, key)
         files.make_folder(final.parent)
         old = None
         if os.path.lexists(final):
-            same = self._sound(stage, key)
-            if same and same.digest == manifest.digest:
-                out.discard()
-                out.checkpoints.remove()
-                return same
+            with suppress(ArtifactError, StorageError):
+                same = Artifact.load(final, self.root, key)
+                if same.digest == manifest.digest:
+                    same.check()
+                    out.discard()
+                    out.checkpoints.remove()
+                    return same
             old = files.set_aside(final, self.trash, f"{stage}-{final.name}")
         try:
             files.rename(out.folder, final)
@@ -141,32 +130,22 @@ class Store:
         return self.root / ".locks" / f"{name}.lock"
 
     @contextmanager
-    def lock(
-        self, stage: str, key: Key, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing
-    ) -> Iterator[None]:
+    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Iterator[None]:
         """Be the only process that makes this key; `gc` stays out meanwhile.
 
         Args:
             timeout: seconds to wait; None for ever.
             waiting: told once, after a second, who holds it.
         """
-        with (
-            locks.hold(self._ready(self.lock_file("store")), timeout=timeout, waiting=waiting, shared=True),
-            locks.hold(self._ready(self.lock_file(f"{stage}-{key[:ID_LENGTH]}")), timeout=timeout, waiting=waiting),
-        ):
-            yield
-
-    @contextmanager
-    def alone(self, *, timeout: float | None, waiting: Callable[[str], None] = _say_nothing) -> Iterator[None]:
-        """Keep every process that makes artifacts out of the store."""
-        with locks.hold(self._ready(self.lock_file("store")), timeout=timeout, waiting=waiting):
+        run = f"{stage}-{key[:ID_LENGTH]}"
+        with self._hold("store", timeout, waiting, shared=True), self._hold(run, timeout, waiting):
             yield
 
     def checkpoints(self, stage: str, key: Key) -> Checkpoints:
         """What an unfinished run of a key left."""
         return Checkpoints(self.root, _recipe(stage, 1, key, {}, {}))
 
-    def unfinished(self) -> builtins.list[Unfinished]:
+    def unfinished(self) -> builtins.list[Checkpoints]:
         """Interrupted runs that can be continued, newest first."""
         runs = [read_run(self.root, folder) for folder in entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
@@ -177,16 +156,16 @@ class Store:
         self._check_root()
         return verify(self)
 
-    def repair(self, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing) -> builtins.list[Fault]:
+    def repair(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> builtins.list[Fault]:
         """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
-        with self.alone(timeout=timeout, waiting=waiting):
+        with self._hold("store", timeout, waiting):
             faults = verify(self)
             repair(self, faults)
         return faults
 
-    def gc(self, *, timeout: float | None = None, waiting: Callable[[str], None] = _say_nothing) -> Collected:
+    def gc(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Collected:
         """Remove the trash, leftovers and every artifact that nothing needs (see `garbage`)."""
-        with self.alone(timeout=timeout, waiting=waiting):
+        with self._hold("store", timeout, waiting):
             return collect(self)
 
     def is_pinned(self, artifact: Artifact) -> bool:
@@ -208,12 +187,9 @@ class Store:
         latest = self.root / LATEST
         if os.path.lexists(latest):
             files.remove(latest)
+        new = NewFolder(latest)
         for name, data in copies.items():
-            if not files.is_safe_name(name):
-                raise ValueError(f"{name!r} is not a plain, relative file name")
-            for parent in reversed((latest / name).relative_to(self.root).parents[:-1]):
-                files.make_folder(self.root / parent)
-            files.write_file(latest / name, data)
+            new.bytes(name, data)
         return latest
 
     def list(self, stage: str | None = None) -> list[Artifact]:
@@ -221,23 +197,13 @@ class Store:
         found = []
         for folder in self.folders(stage):
             with suppress(ArtifactError, StorageError):
-                artifact = Artifact.load(folder, self.root)
-                if self.folder(artifact.stage, artifact.key) == folder:
-                    found.append(artifact)
+                found.append(Artifact.load(folder, self.root))
         return sorted(found, key=lambda artifact: (artifact.created, artifact.id), reverse=True)
 
-    def _sound(self, stage: str, key: Key) -> Artifact | None:
-        with suppress(ArtifactError, StorageError):
-            artifact = self.find(stage, key)
-            if artifact:
-                artifact.check()
-            return artifact
-        return None
-
-    def _ready(self, lock: Path) -> Path:
+    def _hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
         self._make_root()
-        files.make_folder(lock.parent)
-        return lock
+        files.make_folder(self.lock_file(name).parent)
+        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
 
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():
@@ -253,9 +219,7 @@ class Store:
 
 
 def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[str, Artifact]) -> Manifest:
-    records = {name: artifact.record for name, artifact in inputs.items()}
-    return Manifest(stage, version, key, {name: dict(table) for name, table in tables.items()}, records, {}, {"created": _now()})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    records: dict[str, InputRecord] = {
+        name: {"stage": made.stage, "key": made.key, "digest": made.digest} for name, made in inputs.items()
+    }
+    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=records, provenance={"created": now()})

@@ -1,0 +1,194 @@
+"""Looking after a store: finding damage, putting it aside, and making room.
+
+Every file of every artifact and checkpoint is hashed, and the search goes on after each fault.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinygpt.errors import StorageError
+from tinygpt.store import files, locks
+from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, STAGE_NAME, Artifact, DamageError
+from tinygpt.store.checkpoints import RUN, RUN_FOLDER, read_run
+from tinygpt.store.files import entries
+
+if TYPE_CHECKING:
+    from tinygpt.store.store import Store
+
+PRECIOUS = "train"  # hours of work: models go only where somebody removes them
+_RUN_OR_LEFTOVER = re.compile(rf"(?P<run>{RUN_FOLDER.pattern})(?P<random>\.[0-9a-f]+)?")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is not as it was written.
+
+    Args:
+        kind: missing, changed, truncated, grown, misnamed, symlink, not a file, unreadable, read error, leftover, stray (or
+            another spelling of a name) or dangling.
+        path: the file or folder at fault.
+        culprit: what a repair moves to the trash, so that the next run makes it anew; None if nothing can be.
+        text: one line for people.
+    """
+
+    kind: str
+    path: Path
+    culprit: Path | None
+    text: str
+
+
+def verify(store: "Store") -> list[Fault]:
+    """Everything that is wrong in a store; nothing is changed. Work in progress of living processes is no fault."""
+    faults: list[Fault] = []
+    for above in entries(store.root):
+        if re.fullmatch(STAGE_NAME, above.name) and above.name != "latest":
+            for folder in _listed(above, faults):
+                if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
+                    faults += _examined(store.root, folder)
+    for folder in _listed(store.partial, faults):
+        _unfinished(store, folder, faults)
+    for pin in _listed(store.pins, faults):
+        if not (store.root / pin.name[:-13] / pin.name[-12:]).exists():
+            faults.append(Fault("dangling", pin, pin, f"`{pin.name}` is pinned but not in the store"))
+    return faults
+
+
+def repair(store: "Store", faults: list[Fault]) -> None:
+    """Move what is at fault to the trash, deleting nothing; call it with the store to yourself."""
+    for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
+        if os.path.lexists(culprit):  # else it went with the folder around it
+            files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+
+
+@contextmanager
+def _noted(faults: list[Fault], path: Path, culprit: Path | None) -> Iterator[None]:
+    """Damage met in the block is a fault, and the search goes on."""
+    try:
+        yield
+    except DamageError as error:
+        faults.append(Fault(error.kind, path, culprit, error.message))
+    except StorageError as error:
+        denied = isinstance(error.__cause__, PermissionError)
+        faults.append(Fault("unreadable" if denied else "read error", path, culprit, error.message))
+
+
+def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
+    if folder.is_symlink():
+        faults.append(Fault("symlink", folder, folder, f"`{folder}` is a symbolic link"))
+    with _noted(faults, folder, None):
+        return entries(folder)
+    return []
+
+
+def _unfinished(store: "Store", folder: Path, faults: list[Fault]) -> None:
+    """The faults of an unfinished run, or the leftovers of a killed process."""
+    match = _RUN_OR_LEFTOVER.fullmatch(folder.name)
+    living = match is not None and locks.is_held(store.lock_file(match["run"]))
+    leftovers = [folder]
+    if match and not match["random"]:
+        inner, checkpoints, run = _listed(folder, faults), _listed(folder / CHECKPOINT, faults), folder / RUN
+        for entry in checkpoints:
+            faults += _examined(store.root, entry, folder.name[-ID_LENGTH:])
+        if not (living or folder.is_symlink() or read_run(store.root, folder)):
+            kind = "changed" if run in inner else "missing" if checkpoints else "leftover"
+            faults.append(Fault(kind, run, run if run in inner else folder, f"`{run}` is not there as it was written"))
+        leftovers = [entry for entry in inner if entry.name.startswith(".")]
+    if not living:
+        text = "was left by a process that ended before its time"
+        faults += [Fault("leftover", path, path, f"`{path}` {text}") for path in leftovers]
+
+
+def _examined(root: Path, folder: Path, key: str = "") -> list[Fault]:
+    """The faults of one artifact, none if another process moved or replaced it meanwhile."""
+    before, faults = _identity(folder), list[Fault]()
+    with _noted(faults, folder / MANIFEST, folder):
+        artifact = Artifact.load(folder, root, key)
+        for name in artifact.names():
+            with _noted(faults, artifact.path(name), folder):
+                artifact.open(name).close()
+        faults += _uninvited(artifact)
+    return faults if _identity(folder) == before else []
+
+
+def _uninvited(artifact: Artifact) -> Iterator[Fault]:
+    """Files that the manifest does not name; hidden ones are the desktop's and do no harm."""
+    known, label = {MANIFEST, *artifact.names()}, f"{artifact.stage}/{artifact.id}"
+    for path in sorted(artifact.folder.rglob("*")):
+        name = path.relative_to(artifact.folder).as_posix()
+        if name not in known and not path.name.startswith(".") and (path.is_symlink() or not path.is_dir()):
+            yield Fault("stray", path, artifact.folder, f"artifact `{label}` has a file too many: `{name}`")
+
+
+def _identity(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.lstat().st_ino
+    return None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed.
+
+    Args:
+        artifacts: the artifacts that nothing needed.
+        others: things in the trash and leftovers.
+        bytes: of all of them.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    others: int
+    bytes: int
+
+
+def garbage(store: "Store") -> list[Artifact]:
+    """The artifacts that nothing needs, newest first.
+
+    Needed are: what is pinned, every model, the newest artifact of each stage, what unfinished runs read, and all that these were
+    made from.
+
+    Raises:
+        ArtifactError, StorageError: one artifact cannot be read, so nobody knows what it needs.
+    """
+    for folder in store.folders():
+        Artifact.load(folder, store.root)
+    everything = store.list()
+    newest = {artifact.stage: artifact for artifact in reversed(everything)}
+    needed = [a for a in everything if a.stage == PRECIOUS or newest[a.stage] is a or store.is_pinned(a)]
+    read = {(record["stage"], record["digest"]) for run in store.unfinished() for record in run.recipe.inputs.values()}
+    needed += [a for a in everything if (a.stage, a.digest) in read]
+    kept: set[Path] = set()
+    while needed:
+        artifact = needed.pop()
+        if artifact.folder not in kept:
+            kept.add(artifact.folder)
+            sources = {(record["stage"], record["digest"]) for record in artifact.manifest.inputs.values()}
+            needed += [a for a in everything if (a.stage, a.digest) in sources]
+    return [artifact for artifact in everything if artifact.folder not in kept]
+
+
+def collect(store: "Store") -> Collected:
+    """Remove the garbage, the trash and what dead processes left; call it with the store to yourself."""
+    artifacts = garbage(store)
+    for artifact in artifacts:  # One rename takes it away; a half-removed artifact is never seen.
+        files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}")
+    others = entries(store.trash)
+    for folder in entries(store.partial):
+        match = RUN_FOLDER.fullmatch(folder.name)
+        if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
+            others.append(folder)
+        else:
+            others += [entry for entry in entries(folder) if entry.name.startswith(".")]
+    size = sum(_size(path) for path in others)
+    for path in others:
+        files.remove(path)
+    return Collected(tuple(artifacts), len(others) - len(artifacts), size)
+
+
+def _size(path: Path) -> int:
+    inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(entry.lstat().st_size for entry in inner if not entry.is_dir())
