@@ -239,7 +239,7 @@ def execute(
         try:
             runner(config, inputs, out, report)
             out.provenance(seconds=round(time.monotonic() - began, 3), tinygpt=__version__)
-            new = store.publish(out, stage=stage.name, version=stage.version, key=key, tables=tables, inputs=inputs)
+            new = store.publish(out)
         finally:
             out.discard()
     if old and old.digest != new.digest:

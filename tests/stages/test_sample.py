@@ -44,7 +44,7 @@ def publish(store: Store, stage: str, files: Mapping[str, bytes], name: str) -> 
     out = store.begin(stage, key)
     for file, data in files.items():
         out.bytes(file, data)
-    return store.publish(out, stage=stage, version=1, key=key, tables={}, inputs={})
+    return store.publish(out)
 
 
 def model_files(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dict[str, bytes]:
@@ -82,9 +82,9 @@ def inputs(store: Store, tokenizer: Tokenizer) -> dict[str, Artifact]:
 def tell(store: Store, inputs: Mapping[str, Artifact], **settings: Any) -> tuple[Artifact, Listener]:
     how, report = SampleConfig(**{"seed": 7, "max_new_tokens": 40, "temperature": 1.0, **settings}), Listener()
     key = Key(hash_json("test", how.model_dump()))
-    out = store.begin("sample", key)
+    out = store.begin("sample", key, inputs=inputs)
     sample.run(Config(sample=how), inputs, out, report)
-    return store.publish(out, stage="sample", version=1, key=key, tables={}, inputs=inputs), report
+    return store.publish(out), report
 
 
 def lines(artifact: Artifact) -> list[dict[str, Any]]:

@@ -122,6 +122,6 @@ def test_publishing_ends_the_unfinished_run(tmp_path: Path) -> None:
     out = store.begin("train", KEY)
     save(out.checkpoints, 1)
     out.bytes("model.bin", b"done")
-    store.publish(out, stage="train", version=1, key=KEY, tables={}, inputs={})
+    store.publish(out)
     assert store.unfinished() == []
     assert list(store.partial.iterdir()) == []

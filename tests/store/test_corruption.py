@@ -237,7 +237,7 @@ def test_a_thousand_flips_in_a_large_file_are_noticed(tmp_path: Path) -> None:
     key = hash_json("test", 1)
     out = store.begin("corpus", key)  # type: ignore[arg-type]
     out.bytes("big.bin", rng.randbytes(5_000_000))
-    artifact = store.publish(out, stage="corpus", version=1, key=key, tables={}, inputs={})  # type: ignore[arg-type]
+    artifact = store.publish(out)
     path = artifact.path("big.bin")
     path.chmod(0o644)
     missed = 0

@@ -166,10 +166,10 @@ def _publish(folder: Path) -> str:
     model = {"model.safetensors": dump(model_tensors(random_model())), "config.json": json.dumps(config).encode()}
     for stage, files in (("tokenize", {}), ("train", model)):
         key = Key(hash_json("tinygpt.bench", stage))
-        out = store.begin(stage, key)
+        out = store.begin(stage, key, inputs=inputs)
         for name, data in {**files, "tokenizer.json": tokenizer.to_bytes()}.items():
             out.bytes(name, data)
-        inputs[stage] = store.publish(out, stage=stage, version=1, key=key, tables={}, inputs=dict(inputs))
+        inputs[stage] = store.publish(out)
     return inputs["train"].id
 
 

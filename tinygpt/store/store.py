@@ -85,7 +85,7 @@ class Store:
     def begin(
         self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NO_TABLES, inputs: Mapping[str, Artifact] = {}
     ) -> Out:
-        """A place to write the artifact of a key; call it with the key's lock held."""
+        """A place to write the artifact of a key, made as it says; call it with the key's lock held."""
         self._make_root()
         files.make_folder(self.partial)
         for leftover in self.partial.glob(f"{stage}-{key[:ID_LENGTH]}.*"):
@@ -93,26 +93,24 @@ class Store:
         recipe = _recipe(stage, version, key, tables, inputs)
         return Out(self.partial / f"{stage}-{key[:ID_LENGTH]}.{secrets.token_hex(6)}", Checkpoints(self.root, recipe))
 
-    def publish(
-        self, out: Out, *, stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[str, Artifact]
-    ) -> Artifact:
+    def publish(self, out: Out) -> Artifact:
         """Make what `out` holds the artifact of its key, all or nothing, durable on return.
 
         A sound artifact of the same key and digest stays as it is; any other goes to the trash.
         """
-        manifest = out.seal(_recipe(stage, version, key, tables, inputs), **out.facts)
-        final = self.folder(stage, key)
+        manifest = out.seal(out.checkpoints.recipe, **out.facts)
+        final = self.folder(manifest.stage, manifest.key)
         files.make_folder(final.parent)
         old = None
         if os.path.lexists(final):
             with suppress(ArtifactError, StorageError):
-                same = Artifact.load(final, self.root, key)
+                same = Artifact.load(final, self.root, manifest.key)
                 if same.digest == manifest.digest:
                     same.check()
                     out.discard()
                     out.checkpoints.remove()
                     return same
-            old = files.set_aside(final, self.trash, f"{stage}-{final.name}")
+            old = files.set_aside(final, self.trash, f"{manifest.stage}-{final.name}")
         try:
             files.rename(out.folder, final)
         except StorageError:
