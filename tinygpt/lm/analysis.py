@@ -5,6 +5,7 @@ Shapes: L layers, H heads, T time, V vocabulary.
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,24 +75,16 @@ def attention_maps(model: GPT, token_ids: Sequence[int]) -> Array:
     return torch.cat(model.attention_weights(torch.tensor([list(token_ids)]))).numpy()
 
 
-def head_scores(model: GPT, maps: Array) -> HeadScores:
-    """Score the heads on maps (L, H, T, T) of a text, and on random repeated tokens for induction."""
-    return HeadScores(entropy(maps), previous_token(maps), first_token(maps), induction_scores(model))
-
-
 def entropy(maps: Array) -> Array:
     """Mean entropy of the rows in bits, (..., T, T) -> (...)."""
-    p = maps.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, -p * np.log2(p), 0.0)
-    mean: Array = terms.sum(-1).mean(-1)
+    p = np.where(maps > 0, maps, 1).astype(np.float64)  # a weight of 0 adds nothing, and neither does one of 1
+    mean: Array = (p * np.log2(1 / p)).sum(-1).mean(-1)
     return mean
 
 
 def previous_token(maps: Array) -> Array:
     """Mean attention from each token but the first to the one before, (..., T, T) -> (...); 0 where T = 1."""
-    below = np.diagonal(maps, offset=-1, axis1=-2, axis2=-1)
-    return _mean_or_zero(below)
+    return _mean_or_zero(np.diagonal(maps, offset=-1, axis1=-2, axis2=-1))
 
 
 def first_token(maps: Array) -> Array:
@@ -127,13 +120,9 @@ def induction_scores(model: GPT) -> Array:
     return mean
 
 
-def text_losses(model: GPT, token_ids: Sequence[int]) -> Array:
-    """Loss of each token of one text after the first, given those before it, in nats, (T - 1,)."""
-    return _losses(model, np.array(token_ids)) if len(token_ids) > 1 else np.zeros(0)
-
-
-def _losses(model: GPT, tokens: Array) -> Array:
-    return np.concatenate(list(window_losses(model, tokens)))
+def text_losses(model: GPT, token_ids: Sequence[int] | Array) -> Array:
+    """Loss of each token of a text after the first, given those before it in its window, in nats, (T - 1,)."""
+    return np.concatenate(list(window_losses(model, np.asarray(token_ids)))) if len(token_ids) > 1 else np.zeros(0)
 
 
 @torch.no_grad()
@@ -150,13 +139,13 @@ def head_worth(model: GPT, tokens: Array) -> HeadWorth:
     T, D = min(model.config.context_length, len(tokens) - 1), model.config.d_model // model.config.n_heads
     tokens = tokens[: (len(tokens) - 1) // T * T + 1]
     model = copy.deepcopy(model)
-    whole, changes = _losses(model, tokens), []
+    whole, changes = text_losses(model, tokens), []
     for block in cast(list[Block], model.blocks):
         for head in range(model.config.n_heads):
             reads_head = block.attention.out.weight[:, head * D : (head + 1) * D]
             kept = reads_head.clone()
             reads_head.zero_()
-            changes.append((_losses(model, tokens) - whole).reshape(-1, T).mean(-1))
+            changes.append((text_losses(model, tokens) - whole).reshape(-1, T).mean(-1))
             reads_head.copy_(kept)
     change = np.stack(changes).reshape(model.config.n_layers, model.config.n_heads, -1)  # (L, H, windows)
     windows = change.shape[-1]
@@ -164,38 +153,30 @@ def head_worth(model: GPT, tokens: Array) -> HeadWorth:
     return HeadWorth(float(whole.mean()), change.mean(-1), spread, len(whole))
 
 
-BLOCK_MATRICES = ("query", "key", "value", "attention out", "feed-forward up", "feed-forward down")
-KINDS = (*BLOCK_MATRICES, "token embedding", "position embedding", "unembedding", "norm gains", "biases")
-_KIND_OF = {
-    "attention.out.weight": "attention out",
-    "mlp.up.weight": "feed-forward up",
-    "mlp.down.weight": "feed-forward down",
-    "token_embedding.weight": "token embedding",
-    "position_embedding.weight": "position embedding",
-    "unembed.weight": "unembedding",
+_KINDS_OF = {  # a parameter of qkv holds three matrices
+    "attention.qkv.weight": ("query", "key", "value"),
+    "attention.out.weight": ("attention out",),
+    "mlp.up.weight": ("feed-forward up",),
+    "mlp.down.weight": ("feed-forward down",),
+    "token_embedding.weight": ("token embedding",),
+    "position_embedding.weight": ("position embedding",),
+    "unembed.weight": ("unembedding",),
 }
+KINDS = (*itertools.chain.from_iterable(_KINDS_OF.values()), "norm gains", "biases")
+BLOCK_MATRICES = KINDS[:6]
 
 
 def parts(arrays: Mapping[str, Array]) -> dict[Part, Array]:
     """The weights by layer and kind, outer ones first: each matrix, with q, k and v apart, then norm gains and biases joined."""
     found: dict[Part, list[Array]] = {}
     for name, array in arrays.items():
-        layer, rest = _layer_of(name)
-        if rest == "attention.qkv.weight":
-            for kind, matrix in zip(BLOCK_MATRICES[:3], np.split(array, 3), strict=True):
-                found[Part(layer, kind)] = [matrix]
-        else:
-            kind = _KIND_OF.get(rest) or ("biases" if rest.endswith("bias") else "norm gains")
-            found.setdefault(Part(layer, kind), []).append(array)
+        block, _, rest = name.removeprefix("blocks.").partition(".")
+        layer, rest = (int(block), rest) if block.isdigit() else (None, name)
+        kinds = _KINDS_OF.get(rest, ("biases" if rest.endswith("bias") else "norm gains",))
+        for kind, piece in zip(kinds, np.split(array, len(kinds)), strict=True):
+            found.setdefault(Part(layer, kind), []).append(piece)
     ordered = sorted(found, key=lambda part: (part.layer is not None, part.layer, KINDS.index(part.kind)))
-    return {part: found[part][0] if len(found[part]) == 1 else np.concatenate(found[part]) for part in ordered}
-
-
-def _layer_of(name: str) -> tuple[int | None, str]:
-    if not name.startswith("blocks."):
-        return None, name
-    _, layer, rest = name.split(".", 2)
-    return int(layer), rest
+    return {part: np.concatenate(found[part]) for part in ordered}
 
 
 @dataclass(frozen=True)
@@ -249,7 +230,8 @@ class Look:
     def at(cls, model: GPT, token_ids: Sequence[int], step: int) -> "Look":
         """Look at a model of `step` steps."""
         maps = attention_maps(model, token_ids)
-        return cls(step, maps, head_scores(model, maps), text_losses(model, token_ids), spectra(arrays_of(model)))
+        scores = HeadScores(entropy(maps), previous_token(maps), first_token(maps), induction_scores(model))
+        return cls(step, maps, scores, text_losses(model, token_ids), spectra(arrays_of(model)))
 
 
 def arrays_of(model: GPT) -> dict[str, Array]:

@@ -8,6 +8,7 @@ tokens alone.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,11 +95,11 @@ def mean_loss(model: GPT, tokens: Tokens) -> float:
 
 
 def _mean(parts: Iterable[NDArray[np.float64]]) -> float:
-    sums, counts = zip(*((float(losses.sum()), len(losses)) for losses in parts), strict=True)
-    return math.fsum(sums) / sum(counts)
+    sums = [(float(losses.sum()), len(losses)) for losses in parts]
+    return math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
-def standard_error(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:
+def standard_error(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
     """Of the ratio sum(sums) / sum(counts), over stories drawn independently (Cochran 1977, §2.11).
 
     Tokens of one story resemble each other, so that the spread over tokens would promise too much.

@@ -31,13 +31,11 @@ class Curves:
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Curves":
         """Sort the rows by kind."""
-        steps = [row for row in rows if row["kind"] == "step"]
-        evals = [row for row in rows if row["kind"] == "eval"]
+        steps, evals = ([row for row in rows if row["kind"] == kind] for kind in ("step", "eval"))
+        by_step = {name: np.array([row[name] for row in steps]) for name in ("loss", "learning_rate", "grad_norm")}
         return cls(
             steps=np.array([row["step"] for row in steps]),
-            loss=np.array([row["loss"] for row in steps]),
-            learning_rate=np.array([row["learning_rate"] for row in steps]),
-            grad_norm=np.array([row["grad_norm"] for row in steps]),
+            **by_step,
             eval_steps=np.array([row["step"] for row in evals]),
             eval_loss=np.array([row["val_loss"] for row in evals]),
             stories=tuple(row["story"] for row in evals),

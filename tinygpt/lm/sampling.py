@@ -2,8 +2,8 @@
 
     logits -> softmax (with temperature) -> probabilities -> top_k -> top_p -> min_p -> draw -> token
 
-Each rung takes and returns an array (V,). Nothing here is cached or fused; what reads the text and gives the logits is a Reader
-(lm/decoder.py is one). Ties go to the lowest token id, and chance is an argument: the same seed tells the same story.
+Each rung takes and returns an array (V,). Nothing here is cached or fused; what reads the text and gives the logits is
+lm/decoder.py. Ties go to the lowest token id, and chance is an argument: the same seed tells the same story.
 """
 
 import codecs
@@ -11,11 +11,12 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tinygpt.config import SampleConfig
+from tinygpt.lm.decoder import Decoder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 StopReason = Literal["end_of_story", "stop", "length", "context"]
@@ -104,25 +105,6 @@ def log_probability(logits: Array, token_id: int) -> float:
     return float(logits[token_id] - peak) - math.log(np.exp(logits - peak).sum())
 
 
-class Reader(Protocol):
-    """A model that reads token ids, remembers them and says what comes next."""
-
-    context_length: int
-
-    @property
-    def length(self) -> int:
-        """Positions read since `start`."""
-
-    def start(self, token_ids: Sequence[Sequence[int]]) -> Array:
-        """Forget everything and read (B, T) token ids; logits of the token after the last, (B, V)."""
-
-    def read(self, token_ids: Array) -> Array:
-        """Read (B, T) more; logits (B, V)."""
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these of the B sequences, in this order; one named twice is copied."""
-
-
 class NewToken(NamedTuple):
     """What `generate` tells about each token."""
 
@@ -135,7 +117,7 @@ class NewToken(NamedTuple):
 
 
 def generate(
-    reader: Reader,
+    reader: Decoder,
     prompt: Sequence[int],
     config: SampleConfig,
     *,

@@ -2,6 +2,7 @@
 
 import time
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -31,7 +32,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     """
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
     source = inputs["corpus"].read_json("meta.json")
-    sizes = {split: {"stories": 0, "tokens": 0, "bytes": 0} for split in SPLITS}
+    sizes = {split: Counter[str]() for split in SPLITS}
     hashes = array("Q")
     began = time.monotonic()
     report.task("encode", source["stories"], unit="stories")
@@ -41,9 +42,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         for batch in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
             for name, split in (("train", batch.train), ("val", batch.val)):
                 shards[name].write(split.to_bytes())
-                sizes[name]["stories"] += split.stories
-                sizes[name]["tokens"] += len(split.tokens)
-                sizes[name]["bytes"] += split.text_bytes
+                sizes[name].update(stories=split.stories, tokens=len(split.tokens), bytes=split.text_bytes)
             hashes.extend(batch.hashes)
             report.advance(len(batch.hashes))
     for name in SPLITS:
@@ -53,13 +52,12 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
                 f"none of the {len(hashes)} stories is in the {name} split with `dataset.val_fraction` = {fraction}",
                 hint="give more stories, or change `dataset.val_fraction`",
             )
-    tokens = sum(size["tokens"] for size in sizes.values())
+    tokens = sizes["train"]["tokens"] + sizes["val"]["tokens"]
     out.provenance(tokens_per_second=round(tokens / max(time.monotonic() - began, 1e-3)))
     duplicates = len(hashes) - len(np.unique(hashes))
-    meta: dict[str, object] = {"vocab_size": tokenizer.vocab_size, "end_of_story": tokenizer.end_of_story, **sizes}
-    if "label" in source["source"]:
-        meta["label"] = source["source"]["label"]
-    out.json("meta.json", meta | {"duplicates": duplicates})
+    label = {name: value for name, value in source["source"].items() if name == "label"}
+    facts = {"vocab_size": tokenizer.vocab_size, "end_of_story": tokenizer.end_of_story, "duplicates": duplicates}
+    out.json("meta.json", facts | sizes | label)
     rows = [[name, "{stories:,} stories, {tokens:,} tokens, {bytes:,} bytes".format(**sizes[name])] for name in SPLITS]
     rows.append(["duplicates", f"{duplicates:,} stories equal an earlier one; equal stories are in one split"])
     out.json("summary.json", {"rows": rows})

@@ -1,13 +1,12 @@
 """Stage `tokenize`: a corpus in, the tokenizer learned from its train split out."""
 
-from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygpt.config import Config
+from tinygpt.config import Config, TokenizerConfig
 from tinygpt.corpus import read_stories
 from tinygpt.errors import InputError
 from tinygpt.lm.dataset import encode_stories, is_validation
@@ -47,9 +46,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             counts += np.bincount(batch.train.tokens, minlength=tokenizer.vocab_size)
             report.advance(len(batch.hashes))
     out.bytes("tokenizer.json", tokenizer.to_bytes())
-    facts = describe(tokenizer, counts, seen, config.tokenizer.vocab_size)
-    out.json("report.json", facts)
-    out.json("summary.json", {"rows": summary(facts, config.tokenizer.min_frequency)})
+    describe(tokenizer, counts, seen, config.tokenizer, out)
 
 
 @dataclass
@@ -72,38 +69,29 @@ class TrainSplit:
                 self.bytes += len(text.encode())
 
 
-def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: TrainSplit, asked: int) -> dict[str, object]:
-    """What the tokenizer is worth on the train split.
-
-    Args:
-        counts: (V,), how often each token occurs there.
-        asked: `tokenizer.vocab_size` of the configuration.
-    """
-    tokens = int(counts[tokenizer.end_of_story + 1 :].sum())
-    lengths: array[int] = tokenizer.byte_lengths
-    longest = sorted(range(tokenizer.vocab_size), key=lambda token_id: -lengths[token_id])[:LONGEST]
-    return {
-        "vocab_size": tokenizer.vocab_size,
-        "vocab_size_asked": asked,
+def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: TrainSplit, config: TokenizerConfig, out: Out) -> None:
+    """Write what the tokenizer is worth on the train split, where token i occurs counts[i] times."""
+    V, tokens = tokenizer.vocab_size, int(counts[tokenizer.end_of_story + 1 :].sum())
+    bytes_per_token, tokens_per_word = seen.bytes / max(tokens, 1), tokens / max(seen.words, 1)
+    unused = int((counts == 0).sum())
+    by_length = sorted(range(V), key=tokenizer.byte_lengths.__getitem__, reverse=True)  # stable: of equal ones the lowest first
+    longest = [tokenizer.decode([token_id]) for token_id in by_length[:LONGEST]]
+    facts = {
+        "vocab_size": V,
+        "vocab_size_asked": config.vocab_size,
         "train": {"stories": seen.stories, "bytes": seen.bytes, "words": seen.words, "tokens": tokens},
-        "bytes_per_token": round(seen.bytes / max(tokens, 1), 4),
-        "tokens_per_word": round(tokens / max(seen.words, 1), 4),
-        "unused_entries": int((counts == 0).sum()),
-        "longest_entries": [tokenizer.decode([token_id]) for token_id in longest],
+        "bytes_per_token": round(bytes_per_token, 4),
+        "tokens_per_word": round(tokens_per_word, 4),
+        "unused_entries": unused,
+        "longest_entries": longest,
     }
-
-
-def summary(facts: dict[str, object], min_frequency: int) -> list[list[str]]:
-    """The result table."""
-    entries = f"{facts['vocab_size']:,}"
-    if facts["vocab_size"] != facts["vocab_size_asked"]:
-        entries += f" of {facts['vocab_size_asked']:,} asked for; no other pair occurs {min_frequency} times"
-    longest = facts["longest_entries"]
-    assert isinstance(longest, list)
-    return [
-        ["entries", entries],
-        ["bytes per token", f"{facts['bytes_per_token']:.2f}"],
-        ["tokens per word", f"{facts['tokens_per_word']:.2f}"],
-        ["unused entries", f"{facts['unused_entries']:,}"],
-        ["longest entries", " ".join(repr(text) for text in longest[:5])],
+    out.json("report.json", facts)
+    short = f" of {config.vocab_size:,} asked for; no other pair occurs {config.min_frequency} times"
+    rows = [
+        ["entries", f"{V:,}{short if V < config.vocab_size else ''}"],
+        ["bytes per token", f"{bytes_per_token:.2f}"],
+        ["tokens per word", f"{tokens_per_word:.2f}"],
+        ["unused entries", f"{unused:,}"],
+        ["longest entries", " ".join(map(repr, longest[:5]))],
     ]
+    out.json("summary.json", {"rows": rows})
