@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Result
 from tinygpt.cli import invoke
 from tinygpt.config import parse_source
-from tinygpt.store import Store
+from tinygpt.store import Store, locks
 from tinygpt.ui import escape
 
 CONFIG = """
@@ -419,7 +419,9 @@ def test_a_signal_leaves_a_store_that_is_whole(tinygpt, tmp_path, monkeypatch):
 
 def test_a_store_in_use_exits_9(tinygpt, tmp_path):
     (tmp_path / "tinygpt.toml").write_text(CONFIG)
-    with Store(tmp_path / "artifacts").alone(timeout=None):
+    store = Store(tmp_path / "artifacts")
+    store.lock_file("store").parent.mkdir(parents=True)
+    with locks.hold(store.lock_file("store"), timeout=None, waiting=print):
         result = tinygpt("tokenize", "--set", "runtime.lock_timeout=0")
     assert result.code == 9, result.err
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -72,6 +72,7 @@ def configs(draw: st.DrawFn) -> Config:
 AWKWARD = Config(sample=SampleConfig(prompt='"# \\ \x7f\x85\u2028\ufeff\U0001f600\t\r\n', stop=("", "]", "null"), min_p=1e-05))
 
 
+@settings(max_examples=25)  # each draws all fields of all tables
 @given(configs())
 @example(AWKWARD)
 def test_property_17_a_configuration_survives_yaml_and_toml_with_every_field(config):
