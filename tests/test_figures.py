@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from tinygpt import figures
 from tinygpt.config import ModelConfig
-from tinygpt.figures import Attention
-from tinygpt.figures.style import drawable, new_figure
+from tinygpt.figures.attention import head_maps, overview, scores_over_time, token_losses_over_time
+from tinygpt.figures.curves import training_curves
+from tinygpt.figures.style import Format, drawable, style, to_bytes
+from tinygpt.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
 from tinygpt.lm import analysis
 from tinygpt.lm.analysis import HeadWorth, Look
-from tinygpt.lm.findings import Curves, smooth
+from tinygpt.lm.findings import Curves, Findings, smooth
 from tinygpt.lm.model import GPT, initialise
 
 BASELINES = {"uniform": 5.0, "untrained": 5.01, "unigram": 4.0, "bigram": 3.0, "trigram": 2.5}
@@ -63,11 +64,11 @@ def looks(layers: int, heads: int, tokens: int) -> list[Look]:
     return [Look.at(initialise(GPT(config, 70), seed), ids, step) for seed, step in enumerate((0, 1, 10, 1000))]
 
 
-def attention(layers: int, heads: int, tokens: int, *, worth: bool = True) -> Attention:
+def attention(layers: int, heads: int, tokens: int, *, worth: bool = True) -> Findings:
     look = looks(layers, heads, tokens)[-1]
     change = np.linspace(-0.1, 0.3, layers * heads).reshape(layers, heads)
     labels = list(itertools.islice(itertools.cycle(HOSTILE), tokens))
-    return Attention(labels, look.maps, look.scores, HeadWorth(2.0, change, change / 9, 8192) if worth else None)
+    return Findings(labels, curves(1), {}, ({}, {}), [look], HeadWorth(2.0, change, change / 9, 8192) if worth else None)
 
 
 def weights(layers: int) -> tuple[GPT, GPT]:
@@ -76,7 +77,7 @@ def weights(layers: int) -> tuple[GPT, GPT]:
 
 
 def draw_histograms(layers: int) -> Figure:
-    return figures.histograms(*(analysis.parts(analysis.arrays_of(model)) for model in weights(layers)), 0)
+    return histograms(*(analysis.parts(analysis.arrays_of(model)) for model in weights(layers)), 0)
 
 
 def draw_spectra(draw: Callable[..., Figure], layers: int) -> Figure:
@@ -84,23 +85,23 @@ def draw_spectra(draw: Callable[..., Figure], layers: int) -> Figure:
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "curves": lambda: figures.training_curves(curves(300), BASELINES),
-    "curves of one step": lambda: figures.training_curves(curves(1), BASELINES),
-    "curves without baselines": lambda: figures.training_curves(curves(7), {}),
-    "head": lambda: next(figures.head_maps(attention(4, 4, 56)))[2],
-    "head of 144": lambda: next(figures.head_maps(attention(12, 12, 40)))[2],
-    "head on one token": lambda: next(figures.head_maps(attention(1, 1, 1)))[2],
-    "head not ablated": lambda: next(figures.head_maps(attention(2, 2, 9, worth=False)))[2],
-    "overview 1 x 1": lambda: figures.overview(attention(1, 1, 1)),
-    "overview 4 x 4": lambda: figures.overview(attention(4, 4, 40)),
-    "overview 12 x 12": lambda: figures.overview(attention(12, 12, 30)),
+    "curves": lambda: training_curves(curves(300), BASELINES),
+    "curves of one step": lambda: training_curves(curves(1), BASELINES),
+    "curves without baselines": lambda: training_curves(curves(7), {}),
+    "head": lambda: next(head_maps(attention(4, 4, 56)))[2],
+    "head of 144": lambda: next(head_maps(attention(12, 12, 40)))[2],
+    "head on one token": lambda: next(head_maps(attention(1, 1, 1)))[2],
+    "head not ablated": lambda: next(head_maps(attention(2, 2, 9, worth=False)))[2],
+    "overview 1 x 1": lambda: overview(attention(1, 1, 1)),
+    "overview 4 x 4": lambda: overview(attention(4, 4, 40)),
+    "overview 12 x 12": lambda: overview(attention(12, 12, 30)),
     "histograms": lambda: draw_histograms(2),
-    "norms of 1 layer": lambda: draw_spectra(figures.norms_by_layer, 1),
-    "norms of 12 layers": lambda: draw_spectra(figures.norms_by_layer, 12),
-    "singular values of 12 layers": lambda: draw_spectra(figures.singular_values, 12),
-    "norms over time": lambda: figures.norms_over_time(np.array([1, 10, 1000]), [look.spectra for look in looks(12, 2, 3)[1:]]),
-    "scores over time": lambda: figures.scores_over_time(np.array([1, 10, 1000]), [look.scores for look in looks(12, 2, 3)[1:]]),
-    "token losses over time": lambda: figures.token_losses_over_time(
+    "norms of 1 layer": lambda: draw_spectra(norms_by_layer, 1),
+    "norms of 12 layers": lambda: draw_spectra(norms_by_layer, 12),
+    "singular values of 12 layers": lambda: draw_spectra(singular_values, 12),
+    "norms over time": lambda: norms_over_time(np.array([1, 10, 1000]), [look.spectra for look in looks(12, 2, 3)[1:]]),
+    "scores over time": lambda: scores_over_time(np.array([1, 10, 1000]), [look.scores for look in looks(12, 2, 3)[1:]]),
+    "token losses over time": lambda: token_losses_over_time(
         HOSTILE, np.array([1, 10, 1000]), np.stack([look.losses for look in looks(1, 1, 12)[1:]])
     ),
 }
@@ -117,7 +118,7 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> dict[Text, B
         draw(self, renderer)
 
     monkeypatch.setattr(Text, "draw", noting)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     return texts
 
 
@@ -134,9 +135,12 @@ def clashes(figure: Figure, texts: dict[Text, Bbox]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", PICTURES)
+QUICK = ("curves of one step", "head on one token", "norms of 1 layer")  # the others in `make test-full`
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in PICTURES])
 def test_no_text_lies_over_another_or_beyond_the_edge(name: str, monkeypatch: pytest.MonkeyPatch):
-    with figures.style():
+    with style():
         figure = PICTURES[name]()
         texts = drawn_texts(figure, monkeypatch)
     assert len(texts) > 3
@@ -144,18 +148,24 @@ def test_no_text_lies_over_another_or_beyond_the_edge(name: str, monkeypatch: py
 
 
 def test_texts_that_clash_are_found(monkeypatch: pytest.MonkeyPatch):
-    with figures.style():
-        figure = new_figure(2, 2)
+    with style():
+        figure = Figure(figsize=(2, 2))
         for x, y, text in ((0.1, 0.5, "one"), (0.15, 0.5, "two"), (0.95, 0.9, "three")):
             figure.text(x, y, text)
         assert clashes(figure, drawn_texts(figure, monkeypatch)) == ["'three' leaves the picture", "'one' lies over 'two'"]
 
 
-@pytest.mark.parametrize(("name", "format"), [("curves", "png"), ("curves", "svg"), ("head", "png")])
-def test_equal_numbers_give_equal_bytes_whatever_the_settings_of_the_user(name: str, format: figures.Format):
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("curves of one step", "png"),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (("curves", "svg"), ("head", "png"))),
+    ],
+)
+def test_equal_numbers_give_equal_bytes_whatever_the_settings_of_the_user(name: str, format: Format):
     def draw() -> bytes:
-        with figures.style():
-            return figures.to_bytes(PICTURES[name](), format)
+        with style():
+            return to_bytes(PICTURES[name](), format)
 
     first = draw()
     with matplotlib.rc_context(
@@ -168,7 +178,7 @@ def test_equal_numbers_give_equal_bytes_whatever_the_settings_of_the_user(name: 
 
 def test_pictures_leave_the_settings_of_the_user_alone():
     before = dict(matplotlib.rcParams)
-    with figures.style():
+    with style():
         pass
     assert dict(matplotlib.rcParams) == before
 

@@ -59,15 +59,15 @@ def facts(text: str = "plain") -> Facts:
     score = {"loss": 2.2, "perplexity": 9.03, "bits_per_byte": 1.5}
     evaluation = {**score, "judged": "validation split", "stories": 4, "tokens": 99, "standard_error": 0.01}
     return Facts(
-        step=300,
-        vocab_size=70,
-        dataset={"train": {"stories": 10, "tokens": 200, "bytes": 900}, "label": text},
-        evaluation=evaluation | {"baselines": {text: {"loss": 4.2, "perplexity": 66.7, "bits_per_byte": None}}},
-        settings={
+        card={
             "model": CONFIG.model_dump(mode="json"),
             "train": TrainConfig(sample_prompt=text).model_dump(mode="json"),
-            "plot": PlotConfig(text=text).model_dump(mode="json"),
+            "step": 300,
+            "vocab_size": 70,
         },
+        dataset={"train": {"stories": 10, "tokens": 200, "bytes": 900}, "label": text},
+        evaluation=evaluation | {"baselines": {text: {"loss": 4.2, "perplexity": 66.7, "bits_per_byte": None}}},
+        plot=PlotConfig(text=text).model_dump(mode="json"),
         lineage=[("train", "ab" * 32)],
     )
 

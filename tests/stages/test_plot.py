@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> tu
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but not turned into bytes, which takes most of the time."""
-    monkeypatch.setattr(plot.figures, "to_bytes", lambda figure, format: b"")
+    monkeypatch.setattr(plot, "to_bytes", lambda figure, format: b"")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,7 @@ def drawn(trained: tuple[Store, Inputs]) -> tuple[Artifact, Notes]:
     return draw(*trained, report).artifact, report
 
 
+@pytest.mark.full
 def test_every_head_layer_and_course_has_its_picture(drawn: tuple[Artifact, Notes]):
     artifact, report = drawn
     summary = artifact.read_json("summary.json")
@@ -102,6 +103,7 @@ def test_every_head_layer_and_course_has_its_picture(drawn: tuple[Artifact, Note
     assert (report.done, report.total) == (len(pictures), len(pictures))
 
 
+@pytest.mark.full
 def test_the_numbers_lie_beside_the_pictures(drawn: tuple[Artifact, Notes]):
     artifact, _ = drawn
     heads = rows(artifact, "attention_heatmaps/heads.csv")
@@ -143,6 +145,7 @@ def test_a_run_of_one_step_without_snapshots_is_drawn(tmp_path: Path, tiny_confi
     assert "training_curves.png" in artifact.names()
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("unrendered")
 def test_an_unfinished_run_is_drawn(tmp_path: Path, tiny_config: Config):
     store, inputs = with_run(tmp_path, tiny_config, stop_at=2)
@@ -151,6 +154,7 @@ def test_an_unfinished_run_is_drawn(tmp_path: Path, tiny_config: Config):
     assert {row["step"] for row in heads} == {"0", "2"}
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("unrendered")
 def test_a_text_of_one_token(trained: tuple[Store, Inputs]):
     artifact = draw(*trained, text="a", ablation_tokens=None).artifact
@@ -159,6 +163,7 @@ def test_a_text_of_one_token(trained: tuple[Store, Inputs]):
     assert {row["loss_change"] for row in rows(artifact, "attention_heatmaps/heads.csv")} == {""}
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("unrendered")
 def test_a_text_longer_than_the_context_is_cut_and_said_so(trained: tuple[Store, Inputs]):
     report = Notes()

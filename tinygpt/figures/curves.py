@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
-from tinygpt.figures.style import BLUE, GREEN, GREY, ORANGE, RED, new_figure
+from tinygpt.figures.style import BLUE, GREEN, GREY, ORANGE, RED, legend_below
 from tinygpt.lm.findings import Curves, smooth
 
 
@@ -20,7 +19,7 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
         curves: what happened.
         baselines: loss in nats per token that other models reach on the same validation tokens, by name.
     """
-    figure = new_figure(9, 8)
+    figure = Figure(figsize=(9, 8), layout="constrained")
     loss, rate, norm = figure.subplots(3, 1, sharex=True, height_ratios=(4, 1, 1))
     marker = "o" if len(curves.steps) < 20 else None  # a line of one point would not be seen
     span = max(1, len(curves.steps) // 40)
@@ -40,14 +39,14 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     norm.set_ylabel("gradient norm")
     norm.set_yscale("log")
     norm.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    norm.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    norm.yaxis.set_major_formatter("{x:g}")
     norm.yaxis.set_minor_formatter("")
     norm.set_xlabel("step")
     norm.set_xlim(0, max(2, 1.02 * curves.steps.max()))
     norm.xaxis.set_major_locator(MaxNLocator(integer=True))
-    norm.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    norm.xaxis.set_major_formatter("{x:,.0f}")
     figure.align_ylabels()
-    figure.legend(loc="outside lower center", ncols=4)
+    legend_below(figure)
     return figure
 
 
@@ -73,8 +72,8 @@ def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
             groups.append([(value, name)])
     for group in groups:
         names = ", ".join(f"{name} {math.exp(value):,.0f}" for value, name in group)
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (0, 2)}
-        axes.annotate(names, (0.99, group[-1][0]), ha="right", color="#404040", fontsize=8, **at)
+        across = axes.get_yaxis_transform()  # x in parts of the axes, y in nats
+        axes.text(0.99, group[-1][0], names, transform=across, ha="right", va="bottom", color="#404040", fontsize=8)
 
 
 def _perplexity_axis(axes: Axes) -> None:
@@ -83,7 +82,7 @@ def _perplexity_axis(axes: Axes) -> None:
     )
     right.set_ylabel("perplexity = exp(loss)")
     right.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    right.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _token_axis(axes: Axes, tokens_per_step: float) -> None:
@@ -91,11 +90,4 @@ def _token_axis(axes: Axes, tokens_per_step: float) -> None:
         "top", functions=(lambda step: np.multiply(step, tokens_per_step), lambda tokens: np.divide(tokens, tokens_per_step))
     )
     top.set_xlabel("training tokens")
-    top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
-
-
-def _count(value: float) -> str:
-    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{suffix}"
-    return f"{value:g}"
+    top.xaxis.set_major_formatter(EngFormatter())

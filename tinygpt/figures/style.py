@@ -4,28 +4,25 @@ Colours are those of Okabe & Ito (2008), told apart by colour-blind people; line
 black-and-white print keeps the meaning. Settings of the person who runs this do not enter: equal numbers, equal bytes.
 """
 
-import functools
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, cast
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-import matplotlib
+import matplotlib.style
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
+from matplotlib.font_manager import findfont, get_font
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Format = Literal["png", "svg"]
 
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#767676"
+FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 
 _SETTINGS: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.family": FONT,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -41,25 +38,9 @@ _SETTINGS: Any = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """The region in which figures are made and drawn."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
-        yield
-
-
-def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
-    """An empty figure of that size in inches, known to no window system; call inside style()."""
-    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def grid(figure: Figure, rows: int, columns: int, **options: Any) -> Array:
-    """Axes in a grid, (rows, columns), whatever the numbers."""
-    return cast(Array, figure.subplots(rows, columns, squeeze=False, **options))
+    return matplotlib.style.context(_SETTINGS, after_reset=True)
 
 
 def to_bytes(figure: Figure, format: Format) -> bytes:
@@ -69,28 +50,36 @@ def to_bytes(figure: Figure, format: Format) -> bytes:
     return buffer.getvalue()
 
 
+def add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((x / across, y / up, width / across, height / up))
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all axes, each name once; call when everything is drawn."""
+    entries = {name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8))
+
+
 def drawable(text: str) -> str:
     """The text with every character that the font lacks spelled as its code point, e.g., ⟨1F600⟩."""
-    known = _characters()
-    return "".join(c if ord(c) in known and c.isprintable() else f"⟨{ord(c):X}⟩" for c in text)
-
-
-@functools.cache
-def _characters() -> frozenset[int]:
-    font = FT2Font(font_manager.findfont("DejaVu Sans"))
-    return frozenset(font.get_charmap())
+    font = get_font(findfont(FONT))
+    return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else f"⟨{ord(c):X}⟩" for c in text)
 
 
 def mark_steps(axes: Axes, steps: Array) -> None:
     """A logarithmic step axis with plain numbers, also for a single step."""
     axes.set_xscale("log")
-    low, high = float(steps.min()), float(steps.max())
-    axes.set_xlim(low / 1.15, high * 1.15)
+    axes.set_xlim(steps.min() / 1.15, steps.max() * 1.15)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
     axes.xaxis.set_minor_formatter("")
 
 
 def layer_lines(count: int) -> list[dict[str, Any]]:
-    """How the lines of each layer look: from light to dark, dashes in turn."""
-    shades = [to_hex(matplotlib.colormaps["viridis_r"](0.15 + 0.85 * i / max(count - 1, 1))) for i in range(count)]
-    return [{"color": shade, "ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.3} for i, shade in enumerate(shades)]
+    """How the lines of each layer look and are called: from light to dark, dashes in turn."""
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, count))
+    return [
+        {"color": to_hex(shade), "ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.3, "label": f"layer {i}"}
+        for i, shade in enumerate(shades)
+    ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.lm.analysis import Array, HeadScores, Look, Spectrum
+from tinygpt.lm.analysis import Array, Look
 from tinygpt.lm.findings import Curves, Findings, smooth
 
 CURVE_POINTS = 800
@@ -26,19 +26,17 @@ class Facts:
     """What the report says beside the findings.
 
     Args:
-        step: optimizer steps that made the final weights.
-        vocab_size: V.
+        card: config.json of the model.
         dataset: meta.json of the token shards.
         evaluation: eval.json.
-        settings: tables of the configuration by name.
+        plot: the table of the configuration.
         lineage: the inputs and their digests.
     """
 
-    step: int
-    vocab_size: int
-    dataset: Mapping[str, object]
+    card: Mapping[str, Any]
+    dataset: Mapping[str, Any]
     evaluation: Mapping[str, Any]
-    settings: Mapping[str, Mapping[str, object]]
+    plot: Mapping[str, object]
     lineage: Sequence[tuple[str, str]]
 
 
@@ -49,7 +47,7 @@ def render(findings: Findings, facts: Facts) -> bytes:
     script = "".join(parts.joinpath(name).read_text("utf-8") for name in ("chart.js", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # ASCII only, and no character that could end the element or begin another: `<`, `>` and `&` are spelled as escapes.
-    data = json.dumps(contents(findings, facts), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    data = json.dumps(contents(findings, facts), allow_nan=False, separators=(",", ":"), default=numbers)
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
     filled = {"{{script hash}}": f"sha256-{digest}", "{{style}}": style, "{{script}}": script, "{{data}}": data}
@@ -61,30 +59,19 @@ def render(findings: Findings, facts: Facts) -> bytes:
 def contents(findings: Findings, facts: Facts) -> dict[str, object]:
     """All that the script shows."""
     layers, heads = findings.final.maps.shape[:2]
-    worth = findings.worth
     return {
         "about": about(findings, facts),
         "judged": judged(facts.evaluation),
         "scores": scores(facts),
         "comparable": bool(findings.baselines),
         "curves": curves(findings.curves),
-        "labels": list(findings.labels),
+        "labels": findings.labels,
         "layers": layers,
         "heads": heads,
-        "parts": [
-            {"layer": part.layer, "kind": part.kind, "size": len(spectrum.values)}
-            for part, spectrum in findings.final.spectra.items()
-        ],
+        "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
         "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
-        "worth": None
-        if worth is None
-        else {
-            "loss": worth.loss,
-            "tokens": worth.tokens,
-            "change": numbers(worth.change),
-            "error": numbers(worth.standard_error),
-        },
-        "settings": facts.settings,
+        "worth": None if findings.worth is None else vars(findings.worth),
+        "settings": {"model": facts.card["model"], "train": facts.card["train"], "plot": facts.plot},
         "lineage": facts.lineage,
     }
 
@@ -92,15 +79,14 @@ def contents(findings: Findings, facts: Facts) -> dict[str, object]:
 def about(findings: Findings, facts: Facts) -> str:
     """What was trained on what, in a sentence or two."""
     parameters = sum(array.size for array in findings.weights[0].values())
-    model, train = facts.settings["model"], facts.dataset.get("train")
+    model, train, label = facts.card["model"], facts.dataset.get("train"), facts.dataset.get("label")
     shape = f"{model['n_layers']} layers of {model['n_heads']} heads, width {model['d_model']}, context {model['context_length']}"
     text = (
-        f"A GPT of {parameters:,} parameters ({shape}, vocabulary {facts.vocab_size:,}), "
-        f"trained for {facts.step:,} steps of {findings.curves.tokens_per_step:,.0f} tokens"
+        f"A GPT of {parameters:,} parameters ({shape}, vocabulary {facts.card['vocab_size']:,}), "
+        f"trained for {facts.card['step']:,} steps of {findings.curves.tokens_per_step:,.0f} tokens"
     )
-    if isinstance(train, Mapping):
+    if train is not None:
         text += f" on {train['stories']:,} stories ({train['tokens']:,} tokens, {train['bytes']:,} bytes)"
-    label = facts.dataset.get("label")
     return f"{text}. Note: {label}." if label else f"{text}."
 
 
@@ -114,7 +100,7 @@ def judged(evaluation: Mapping[str, Any]) -> str:
 def scores(facts: Facts) -> list[dict[str, Any]]:
     """The model among its baselines, best first."""
     own = {name: facts.evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
-    rows: list[dict[str, Any]] = [{"name": f"this model, step {facts.step:,}", "own": True, **own}]
+    rows: list[dict[str, Any]] = [{"name": f"this model, step {facts.card['step']:,}", "own": True, **own}]
     rows += [{"name": name, "own": False, **score} for name, score in facts.evaluation["baselines"].items()]
     return sorted(rows, key=lambda row: float(row["loss"]))
 
@@ -122,17 +108,10 @@ def scores(facts: Facts) -> list[dict[str, Any]]:
 def curves(course: Curves) -> dict[str, object]:
     """The course of training with at most CURVE_POINTS steps."""
     keep = thinned(len(course.steps), CURVE_POINTS)
-    return {
-        "steps": numbers(course.steps[keep]),
-        "loss": numbers(course.loss[keep]),
-        "smooth": numbers(smooth(course.loss, max(1, len(course.steps) // 40))[keep]),
-        "rate": numbers(course.learning_rate[keep]),
-        "norm": numbers(course.grad_norm[keep]),
-        "evalSteps": numbers(course.eval_steps),
-        "evalLoss": numbers(course.eval_loss),
-        "stories": course.stories,
-        "best": course.best if len(course.eval_loss) else None,
-    }
+    by_step = {name: vars(course)[name] for name in ("steps", "loss", "learning_rate", "grad_norm")}
+    by_step["smooth"] = smooth(course.loss, max(1, len(course.steps) // 40))
+    best = course.best if len(course.eval_loss) else None
+    return vars(course) | {name: values[keep] for name, values in by_step.items()} | {"best": best}
 
 
 def look(at: Look) -> dict[str, object]:
@@ -141,21 +120,12 @@ def look(at: Look) -> dict[str, object]:
     return {
         "step": at.step,
         "maps": base64.b64encode(np.rint(255 * np.sqrt(past)).astype(np.uint8).tobytes()).decode(),
-        "scores": head_scores(at.scores),
-        "losses": numbers(at.losses),
-        "spectra": [spectrum(each) for each in at.spectra.values()],
+        "scores": vars(at.scores),
+        "losses": at.losses,
+        "norms": np.array([spectrum.spectral_norm for spectrum in at.spectra.values()]),
+        "ranks": np.array([spectrum.stable_rank for spectrum in at.spectra.values()]),
+        "spectra": [spectrum.values[thinned(len(spectrum.values), SPECTRUM_POINTS)] for spectrum in at.spectra.values()],
     }
-
-
-def head_scores(of: HeadScores) -> dict[str, object]:
-    """Scores by name."""
-    return {name: numbers(values) for name, values in vars(of).items()}
-
-
-def spectrum(of: Spectrum) -> dict[str, object]:
-    """Norm, rank and at most SPECTRUM_POINTS singular values."""
-    values = of.values[thinned(len(of.values), SPECTRUM_POINTS)]
-    return {"norm": numbers(np.array(of.spectral_norm)), "rank": numbers(np.array(of.stable_rank)), "values": numbers(values)}
 
 
 def thinned(count: int, most: int) -> Array:

@@ -38,21 +38,21 @@ function head() {
     ),
   );
   const c = D.curves,
-    best = { x: c.evalSteps[c.best], y: c.evalLoss[c.best] };
+    best = { x: c.eval_steps[c.best], y: c.eval_loss[c.best] };
   const lines = [
     { name: "train", x: c.steps, y: c.loss, colour: "var(--c0)", opacity: 0.35 },
     { name: "train, smoothed", x: c.steps, y: c.smooth, colour: "var(--c0)" },
   ];
-  if (c.evalSteps.length) lines.push({ name: "validation", x: c.evalSteps, y: c.evalLoss, colour: "var(--c1)", dash: "6 3" });
+  if (c.eval_steps.length) lines.push({ name: "validation", x: c.eval_steps, y: c.eval_loss, colour: "var(--c1)", dash: "6 3" });
   chart($("loss"), () => ({
     height: 360,
     xLabel: "step",
     lines,
     levels: D.scores.filter((s) => !s.own && D.comparable).map((s) => ({ name: s.name, y: s.loss })),
-    mark: c.evalSteps.length ? best : null,
+    mark: c.eval_steps.length ? best : null,
     title:
       "Loss [nats/token]" +
-      (c.evalSteps.length ? `; ★ best validation perplexity ${say(Math.exp(best.y))} at step ${say(best.x, 0)}` : ""),
+      (c.eval_steps.length ? `; ★ best validation perplexity ${say(Math.exp(best.y))} at step ${say(best.x, 0)}` : ""),
     read: (y) => `${say(y, 3)} (perplexity ${say(Math.exp(y), 1)})`,
   }));
   chart($("rate"), () => ({
@@ -60,14 +60,14 @@ function head() {
     title: "Learning rate",
     xLabel: "step",
     zero: true,
-    lines: [{ name: "learning rate", x: c.steps, y: c.rate, colour: "var(--c2)" }],
+    lines: [{ name: "learning rate", x: c.steps, y: c.learning_rate, colour: "var(--c2)" }],
   }));
   chart($("norm"), () => ({
     height: 160,
     title: "Gradient norm before clipping",
     xLabel: "step",
-    logY: c.norm.every((y) => y > 0),
-    lines: [{ name: "gradient norm", x: c.steps, y: c.norm, colour: "var(--c3)" }],
+    logY: c.grad_norm.every((y) => y > 0),
+    lines: [{ name: "gradient norm", x: c.steps, y: c.grad_norm, colour: "var(--c3)" }],
   }));
 }
 function slider(input, count, show) {
@@ -84,7 +84,7 @@ function stories() {
     return;
   }
   slider($("told"), c.stories.length, (i) => {
-    $("told-at").textContent = `step ${say(c.evalSteps[i], 0)}, validation perplexity ${say(Math.exp(c.evalLoss[i]))}`;
+    $("told-at").textContent = `step ${say(c.eval_steps[i], 0)}, validation perplexity ${say(Math.exp(c.eval_loss[i]))}`;
     $("story").textContent = c.stories[i] || "(nothing)";
   });
 }
@@ -233,7 +233,7 @@ function showTable() {
       choose(layer, h);
       $("head-name").scrollIntoView();
     });
-    const worth = D.worth ? [signed(D.worth.change[layer][h], 4), say(D.worth.error[layer][h], 4)] : [];
+    const worth = D.worth ? [signed(D.worth.change[layer][h], 4), say(D.worth.standard_error[layer][h], 4)] : [];
     const scores = Object.keys(names).map((name) => say(s[name][layer][h]));
     return { own: layer === state.layer && h === state.head, cells: [button, ...scores, ...worth] };
   });
@@ -293,10 +293,10 @@ function buildCourses() {
       const parts = chosen(),
         thinned = (values, size) => values.map((_, k) => Math.round((k * (size - 1)) / Math.max(1, values.length - 1)));
       const lines = byLayer(parts.length, (k) => {
-        const y = looks[state.look].spectra[parts[k].i].values;
+        const y = looks[state.look].spectra[parts[k].i];
         return { name: nameOf(parts[k]), x: thinned(y, parts[k].size), y };
       });
-      const first = looks[0].spectra[parts[0].i].values;
+      const first = looks[0].spectra[parts[0].i];
       return {
         title: `Singular values at step ${say(looks[state.look].step, 0)}`,
         xLabel: "index",
@@ -309,9 +309,9 @@ function buildCourses() {
     }),
   );
   if (later.length > 1)
-    for (const [id, key, title] of [
-      ["norms", "norm", "Spectral norm"],
-      ["ranks", "rank", "Stable rank"],
+    for (const [id, title] of [
+      ["norms", "Spectral norm"],
+      ["ranks", "Stable rank"],
     ])
       courses.push(
         chart($(id), () => {
@@ -324,7 +324,7 @@ function buildCourses() {
             lines: byLayer(parts.length, (k) => ({
               name: nameOf(parts[k]),
               x: steps,
-              y: later.map((look) => look.spectra[parts[k].i][key]),
+              y: later.map((look) => look[id][parts[k].i]),
             })),
           };
         }),

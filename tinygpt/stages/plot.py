@@ -9,17 +9,20 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from tinygpt import figures, report_html
 from tinygpt.config import Config
 from tinygpt.errors import ConfigError
-from tinygpt.figures import Attention
+from tinygpt.figures.attention import head_maps, overview, scores_over_time, token_losses_over_time
+from tinygpt.figures.curves import training_curves
+from tinygpt.figures.style import style, to_bytes
+from tinygpt.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
 from tinygpt.lm import weights
-from tinygpt.lm.analysis import Look, Spectrum, arrays_of, head_worth, parts, token_labels
+from tinygpt.lm.analysis import Look, arrays_of, head_worth, parts, token_labels
 from tinygpt.lm.dataset import Tokens, read_tokens
 from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
+from tinygpt.report_html import Facts, numbers, render
 from tinygpt.store import Artifact, Out
 
 STORY_TOKENS = 40  # of a validation story
@@ -42,19 +45,26 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
     validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
     findings = find(config, inputs, tokenizer, validation, report)
-    heads = findings.final.maps.shape[0] * findings.final.maps.shape[1]
-    report.task("draw", heads + len(findings.final.maps) + 8, unit="pictures")
+    L, H = findings.final.maps.shape[:2]
+    report.task("draw", L * H + L + 8, unit="pictures")
     pictures = []
-    with figures.style():
+    with style():
         for name, figure in draw(findings):
             pictures.append(f"{name}.{config.plot.format}")
-            out.bytes(pictures[-1], figures.to_bytes(figure, config.plot.format))
+            out.bytes(pictures[-1], to_bytes(figure, config.plot.format))
             report.advance()
     out.bytes("attention_heatmaps/heads.csv", table(head_rows(findings)))
     out.bytes("attention_heatmaps/token_losses.csv", table(token_rows(findings)))
     out.bytes("weight_distributions/matrices.csv", table(matrix_rows(findings.looks)))
     out.json("weight_distributions/singular_values.json", spectrum_values(findings))
-    out.bytes("report.html", report_html.render(findings, facts(config, inputs)))
+    facts = Facts(
+        card=inputs["train"].read_json("config.json"),
+        dataset=inputs["build-dataset"].read_json("meta.json"),
+        evaluation=inputs["eval"].read_json("eval.json"),
+        plot=config.plot.model_dump(mode="json"),
+        lineage=[(name, artifact.digest) for name, artifact in sorted(inputs.items())],
+    )
+    out.bytes("report.html", render(findings, facts))
     out.json("summary.json", {"rows": summary(findings, len(pictures)), "pictures": pictures})
 
 
@@ -88,19 +98,6 @@ def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, v
     )
 
 
-def facts(config: Config, inputs: Mapping[str, Artifact]) -> report_html.Facts:
-    """What the report says of the run; nothing that is not in the inputs' files, which the key of this stage stands for."""
-    card = inputs["train"].read_json("config.json")
-    return report_html.Facts(
-        step=card["step"],
-        vocab_size=card["vocab_size"],
-        dataset=inputs["build-dataset"].read_json("meta.json"),
-        evaluation=inputs["eval"].read_json("eval.json"),
-        settings={"model": card["model"], "train": card["train"], "plot": config.plot.model_dump(mode="json")},
-        lineage=[(name, artifact.digest) for name, artifact in sorted(inputs.items())],
-    )
-
-
 def choose_text(config: Config, tokenizer: Tokenizer, validation: Tokens, context_length: int, report: Report) -> list[int]:
     """The tokens that are drawn."""
     if config.plot.text is None:
@@ -116,25 +113,24 @@ def choose_text(config: Config, tokenizer: Tokenizer, validation: Tokens, contex
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Every picture with its name."""
-    yield "training_curves", figures.training_curves(findings.curves, findings.baselines)
-    attention = Attention(findings.labels, findings.final.maps, findings.final.scores, findings.worth)
-    yield "attention_heatmaps/overview", figures.overview(attention)
-    for layer, head, figure in figures.head_maps(attention):
+    yield "training_curves", training_curves(findings.curves, findings.baselines)
+    yield "attention_heatmaps/overview", overview(findings)
+    for layer, head, figure in head_maps(findings):
         yield f"attention_heatmaps/layer-{layer}-head-{head}", figure
     trained, initial = findings.weights
     for place in dict.fromkeys(part.layer for part in trained):
         name = "embeddings" if place is None else f"layer-{place}"
-        yield f"weight_distributions/{name}", figures.histograms(trained, initial, place)
+        yield f"weight_distributions/{name}", histograms(trained, initial, place)
     final, first, looks = findings.final.spectra, findings.looks[0].spectra, findings.snapshots
-    yield "weight_distributions/spectral_norms", figures.norms_by_layer(final, first)
-    yield "weight_distributions/singular_values", figures.singular_values(final, first)
+    yield "weight_distributions/spectral_norms", norms_by_layer(final, first)
+    yield "weight_distributions/singular_values", singular_values(final, first)
     if len(looks) > 1:
         steps = np.array([look.step for look in looks])
-        yield "weight_distributions/spectral_norms_over_time", figures.norms_over_time(steps, [look.spectra for look in looks])
-        yield "attention_heatmaps/scores_over_time", figures.scores_over_time(steps, [look.scores for look in looks])
+        yield "weight_distributions/spectral_norms_over_time", norms_over_time(steps, [look.spectra for look in looks])
+        yield "attention_heatmaps/scores_over_time", scores_over_time(steps, [look.scores for look in looks])
         if len(findings.labels) > 1:
             losses = np.stack([look.losses for look in looks])
-            yield "attention_heatmaps/token_losses_over_time", figures.token_losses_over_time(findings.labels, steps, losses)
+            yield "attention_heatmaps/token_losses_over_time", token_losses_over_time(findings.labels, steps, losses)
 
 
 def table(rows: Iterable[Sequence[object]]) -> bytes:
@@ -149,12 +145,10 @@ def head_rows(findings: Findings) -> Iterator[Sequence[object]]:
     """Scores of every head at every step, and the worth of the final heads."""
     yield ("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction", "loss_change", "standard_error")
     for look in findings.looks:
-        s = look.scores
-        for layer, head in np.ndindex(s.entropy.shape):
-            scores = (float(of[layer, head]) for of in (s.entropy, s.previous_token, s.first_token, s.induction))
-            worth = findings.worth if look is findings.final else None
-            costs = (float(of[layer, head]) for of in (worth.change, worth.standard_error)) if worth else ("", "")
-            yield (look.step, layer, head, *scores, *costs)
+        worth = findings.worth if look is findings.final else None
+        for head in np.ndindex(look.maps.shape[:2]):
+            costs = (worth.change[head], worth.standard_error[head]) if worth else ("", "")
+            yield (look.step, *head, *(score[head] for score in vars(look.scores).values()), *costs)
 
 
 def token_rows(findings: Findings) -> Iterator[Sequence[object]]:
@@ -176,33 +170,29 @@ def matrix_rows(looks: Sequence[Look]) -> Iterator[Sequence[object]]:
 
 def spectrum_values(findings: Findings) -> list[dict[str, object]]:
     """All singular values, of the final weights and at initialisation."""
-
-    def rounded(spectrum: Spectrum) -> list[float]:
-        return [float(f"{value:.6g}") for value in spectrum.values]
-
     first = findings.looks[0].spectra
     return [
-        {"layer": part.layer, "matrix": part.kind, "trained": rounded(spectrum), "initial": rounded(first[part])}
+        {"layer": part.layer, "matrix": part.kind, "trained": numbers(spectrum.values), "initial": numbers(first[part].values)}
         for part, spectrum in findings.final.spectra.items()
     ]
 
 
 def summary(findings: Findings, pictures: int) -> list[list[str]]:
     """The result table."""
-    look, worth = findings.final, findings.worth
+    scores, worth = findings.final.scores, findings.worth
 
-    def where(values: np.ndarray) -> str:
-        layer, head = np.unravel_index(int(values.argmax()), values.shape)
+    def most(values: np.ndarray) -> str:
+        layer, head = np.unravel_index(values.argmax(), values.shape)
         return f"layer {layer}, head {head}"
 
     rows = [
         ["text", f"{len(findings.labels)} token{'s' if len(findings.labels) > 1 else ''}"],
-        ["strongest induction", f"{where(look.scores.induction)}: {look.scores.induction.max():.2f}"],
-        ["strongest previous token", f"{where(look.scores.previous_token)}: {look.scores.previous_token.max():.2f}"],
+        ["strongest induction", f"{most(scores.induction)}: {scores.induction.max():.2f}"],
+        ["strongest previous token", f"{most(scores.previous_token)}: {scores.previous_token.max():.2f}"],
     ]
     if worth is not None:
         change = f"{worth.change.max():+z.4f} nats per token without it, on {worth.tokens:,} validation tokens"
-        rows.append(["dearest head", f"{where(worth.change)}: {change}"])
-    part, spectrum = max(look.spectra.items(), key=lambda item: item[1].spectral_norm)
-    place = part.kind if part.layer is None else f"layer {part.layer}, {part.kind}"
+        rows.append(["dearest head", f"{most(worth.change)}: {change}"])
+    (layer, kind), spectrum = max(findings.final.spectra.items(), key=lambda item: item[1].spectral_norm)
+    place = kind if layer is None else f"layer {layer}, {kind}"
     return [*rows, ["largest spectral norm", f"{place}: {spectrum.spectral_norm:.2f}"], ["pictures", f"{pictures}"]]
