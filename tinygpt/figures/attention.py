@@ -28,7 +28,11 @@ def head_maps(findings: Findings) -> Iterator[tuple[int, int, Figure]]:
     figure = Figure(figsize=(width, height))
     axes = add_axes(figure, left, bottom, size, size)
     image = _draw_map(axes, maps[0, 0])
-    _name_tokens(axes, findings.labels)
+    names = [drawable(label) for label in findings.labels]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    axes.tick_params(length=2, pad=2)
+    axes.set(xlabel="looked at (key)", ylabel="looking (query)")
     _draw_scale(figure, image, left, size, "attention weight (a row sums to 1)")
     bars = _draw_worth(add_axes(figure, left + size + 0.7, bottom, strip - 0.65, size), worth) if worth else {}
     title = figure.text(0.12 / width, 1 - 0.1 / height, "", va="top", fontsize=11, fontweight="bold")
@@ -70,15 +74,6 @@ def _draw_map(axes: Axes, weights: Array) -> AxesImage:
     corners = np.repeat(np.arange(T + 1), 2) - 0.5  # the staircase between past and future
     axes.plot(corners[1:], corners[:-1], color="#808080", lw=0.6)
     return axes.imshow(_causal(weights), cmap=COLOURS, norm=SCALE, interpolation="nearest", extent=(-0.5, T - 0.5, T - 0.5, -0.5))
-
-
-def _name_tokens(axes: Axes, labels: Sequence[str]) -> None:
-    names = [drawable(label) for label in labels]
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
-    axes.set_yticks(range(len(names)), names, fontsize=7.5)
-    axes.tick_params(length=2, pad=2)
-    axes.set_xlabel("looked at (key)")
-    axes.set_ylabel("looking (query)")
 
 
 def _draw_scale(figure: Figure, image: AxesImage, left: float, width: float, label: str) -> None:

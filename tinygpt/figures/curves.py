@@ -27,7 +27,10 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     if span > 1:
         loss.plot(curves.steps, smooth(curves.loss, span), color=BLUE, lw=1.8, label=f"train, smoothed over {span} steps")
     if len(curves.eval_steps):
-        _validation(loss, curves)
+        best, judged = curves.best, (curves.eval_steps, curves.eval_loss)
+        loss.plot(*judged, color=RED, lw=1.4, ls="--", marker="s", ms=4, label="validation")
+        label = f"best: perplexity {math.exp(curves.eval_loss[best]):,.2f} at step {curves.eval_steps[best]:,}"
+        loss.plot(*(values[best] for values in judged), "*", color=GREEN, ms=15, mec="black", mew=0.7, label=label)
     _baselines(loss, baselines)
     loss.set_ylabel("loss [nats/token]")
     _perplexity_axis(loss)
@@ -48,14 +51,6 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     figure.align_ylabels()
     legend_below(figure)
     return figure
-
-
-def _validation(axes: Axes, curves: Curves) -> None:
-    best = curves.best
-    axes.plot(curves.eval_steps, curves.eval_loss, color=RED, lw=1.4, ls="--", marker="s", ms=4, label="validation")
-    perplexity = math.exp(curves.eval_loss[best])
-    label = f"best: perplexity {perplexity:,.2f} at step {curves.eval_steps[best]:,}"
-    axes.plot(curves.eval_steps[best], curves.eval_loss[best], "*", color=GREEN, ms=15, mec="black", mew=0.7, label=label)
 
 
 def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:

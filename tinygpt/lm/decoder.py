@@ -113,13 +113,9 @@ class _Layer:
         scale = 1 / math.sqrt(config.d_model // config.n_heads)  # of the scores, applied to the queries once and for all
         self.qkv[:, : config.d_model] *= scale
         self.qkv_bias[:, : config.d_model] *= scale
-        self.out, self.out_bias = _linear(weights, "attention.out")
+        self.out, self.out_bias = _linear(weights, "attention.out", centred=self.pre_norm)
         self.up, self.up_bias = _linear(weights, "mlp.up")
-        self.down, self.down_bias = _linear(weights, "mlp.down")
-        if self.pre_norm:
-            self.out, self.out_bias, self.down, self.down_bias = map(
-                _centred, (self.out, self.out_bias, self.down, self.down_bias)
-            )
+        self.down, self.down_bias = _linear(weights, "mlp.down", centred=self.pre_norm)
 
     def __call__(self, x: Array, keys: Array, values: Array, old: int) -> Array:
         """(B*T, C) -> (B*T, C).
@@ -221,9 +217,10 @@ def _one_blas_thread() -> None:
         set_num_threads(1)
 
 
-def _linear(weights: Mapping[str, Array], name: str) -> tuple[Array, Array]:
+def _linear(weights: Mapping[str, Array], name: str, *, centred: bool = False) -> tuple[Array, Array]:
     """Weight (inputs, outputs) and bias of a Linear, own copies; rows of x times contiguous columns is the faster product."""
-    return np.ascontiguousarray(weights[f"{name}.weight"].T).copy(), weights[f"{name}.bias"][None].copy()
+    weight, bias = weights[f"{name}.weight"].T.copy(order="C"), weights[f"{name}.bias"][None].copy()
+    return (_centred(weight), _centred(bias)) if centred else (weight, bias)
 
 
 def _within(weights: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -4,6 +4,7 @@ Ids: 0 is the end of a story, 1 to 256 are the bytes in GPT-2's printable alphab
 were learned. The native library sees only a vocabulary and merges that were checked here, never the bytes of a file.
 """
 
+import itertools
 import json
 import re
 from array import array
@@ -115,13 +116,8 @@ class Tokenizer:
             _require_unicode(text)
         if all(len(text) <= PIECE for text in texts):
             return [array("H", encoding.ids) for encoding in self._native.encode_batch_fast(list(texts))]
-        return [self._encode_long(text) for text in texts]
-
-    def _encode_long(self, text: str) -> "array[int]":
-        token_ids = array("H")
-        for piece in _pieces(text):
-            token_ids.extend(self._native.encode(piece).ids)
-        return token_ids
+        pieces = (map(self._native.encode, _pieces(text)) for text in texts)
+        return [array("H", itertools.chain.from_iterable(piece.ids for piece in of_text)) for of_text in pieces]
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of token ids; the end-of-story token is no text, and bytes that are no UTF-8 become U+FFFD."""

@@ -58,7 +58,6 @@ def render(findings: Findings, facts: Facts) -> bytes:
 
 def contents(findings: Findings, facts: Facts) -> dict[str, object]:
     """All that the script shows."""
-    layers, heads = findings.final.maps.shape[:2]
     return {
         "about": about(findings, facts),
         "judged": judged(facts.evaluation),
@@ -66,8 +65,6 @@ def contents(findings: Findings, facts: Facts) -> dict[str, object]:
         "comparable": bool(findings.baselines),
         "curves": curves(findings.curves),
         "labels": findings.labels,
-        "layers": layers,
-        "heads": heads,
         "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
         "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
         "worth": None if findings.worth is None else vars(findings.worth),

@@ -1,8 +1,8 @@
 const D = JSON.parse($("data").textContent);
 const T = D.labels.length,
   looks = D.looks,
-  L = D.layers,
-  H = D.heads;
+  L = looks[0].scores.entropy.length,
+  H = looks[0].scores.entropy[0].length;
 const worths = D.worth ? D.worth.change.flat() : [0];
 const dearest = worths.indexOf(Math.max(...worths));
 const state = {

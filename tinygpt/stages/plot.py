@@ -22,7 +22,7 @@ from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
-from tinygpt.report_html import Facts, numbers, render
+from tinygpt.report_html import Facts, render
 from tinygpt.store import Artifact, Out
 
 STORY_TOKENS = 40  # of a validation story
@@ -53,10 +53,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             pictures.append(f"{name}.{config.plot.format}")
             out.bytes(pictures[-1], to_bytes(figure, config.plot.format))
             report.advance()
-    out.bytes("attention_heatmaps/heads.csv", table(head_rows(findings)))
-    out.bytes("attention_heatmaps/token_losses.csv", table(token_rows(findings)))
-    out.bytes("weight_distributions/matrices.csv", table(matrix_rows(findings.looks)))
-    out.json("weight_distributions/singular_values.json", spectrum_values(findings))
+    for name, rows in tables(findings):
+        out.bytes(f"{name}.csv", to_csv(rows))
     facts = Facts(
         card=inputs["train"].read_json("config.json"),
         dataset=inputs["build-dataset"].read_json("meta.json"),
@@ -133,48 +131,34 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             yield "attention_heatmaps/token_losses_over_time", token_losses_over_time(findings.labels, steps, losses)
 
 
-def table(rows: Iterable[Sequence[object]]) -> bytes:
-    """Rows as CSV; floats with six digits."""
+def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
+    """The numbers behind the pictures: every table with its name, its first row the names of the columns."""
+    looks, worth = findings.looks, findings.worth
+    heads: list[tuple[object, ...]] = [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction")]
+    for look in looks:
+        scores = vars(look.scores).values()
+        heads += [(look.step, *head, *(score[head] for score in scores)) for head in np.ndindex(look.maps.shape[:2])]
+    yield "attention_heatmaps/heads", heads
+    if worth:
+        costs = [(*head, change, worth.standard_error[head]) for head, change in np.ndenumerate(worth.change)]
+        yield "attention_heatmaps/heads_ablated", [("layer", "head", "loss_change", "standard_error"), *costs]
+    tokens = [(look.step, i, findings.labels[i], loss) for look in looks for i, loss in enumerate(look.losses, 1)]
+    yield "attention_heatmaps/token_losses", [("step", "position", "token", "loss_nats"), *tokens]
+    norms = [(look.step, *part, s.spectral_norm, s.stable_rank) for look in looks for part, s in look.spectra.items()]
+    yield "weight_distributions/matrices", [("step", "layer", "matrix", "spectral_norm", "stable_rank"), *norms]
+    values: list[tuple[object, ...]] = [("layer", "matrix", "index", "trained", "initial")]
+    for part, spectrum in findings.final.spectra.items():
+        pairs = zip(spectrum.values, looks[0].spectra[part].values, strict=True)
+        values += [(*part, index, *pair) for index, pair in enumerate(pairs)]
+    yield "weight_distributions/singular_values", values
+
+
+def to_csv(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as CSV; floats with six digits, nothing for None."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
     return text.getvalue().encode("utf-8")
-
-
-def head_rows(findings: Findings) -> Iterator[Sequence[object]]:
-    """Scores of every head at every step, and the worth of the final heads."""
-    yield ("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction", "loss_change", "standard_error")
-    for look in findings.looks:
-        worth = findings.worth if look is findings.final else None
-        for head in np.ndindex(look.maps.shape[:2]):
-            costs = (worth.change[head], worth.standard_error[head]) if worth else ("", "")
-            yield (look.step, *head, *(score[head] for score in vars(look.scores).values()), *costs)
-
-
-def token_rows(findings: Findings) -> Iterator[Sequence[object]]:
-    """Loss of every token of the text at every step."""
-    yield ("step", "position", "token", "loss_nats")
-    for look in findings.looks:
-        for position, loss in enumerate(look.losses.tolist(), 1):
-            yield (look.step, position, findings.labels[position], loss)
-
-
-def matrix_rows(looks: Sequence[Look]) -> Iterator[Sequence[object]]:
-    """Spectral norm and stable rank of every matrix at every step; step 0 is the initialisation."""
-    yield ("step", "layer", "matrix", "spectral_norm", "stable_rank")
-    for look in looks:
-        for part, spectrum in look.spectra.items():
-            layer = "" if part.layer is None else part.layer
-            yield (look.step, layer, part.kind, spectrum.spectral_norm, spectrum.stable_rank)
-
-
-def spectrum_values(findings: Findings) -> list[dict[str, object]]:
-    """All singular values, of the final weights and at initialisation."""
-    first = findings.looks[0].spectra
-    return [
-        {"layer": part.layer, "matrix": part.kind, "trained": numbers(spectrum.values), "initial": numbers(first[part].values)}
-        for part, spectrum in findings.final.spectra.items()
-    ]
 
 
 def summary(findings: Findings, pictures: int) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """Stage `tokenize`: a corpus in, the tokenizer learned from its train split out."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,11 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     """
     corpus, val_fraction = inputs["corpus"], config.dataset.val_fraction
     stories = corpus.read_json("meta.json")["stories"]
-    seen = TrainSplit()
+    seen = Counter[str]()
     report.task("learn the tokenizer", stories, unit="stories")
     with corpus.open("stories.jsonl.gz") as stream:
-        tokenizer = Tokenizer.train(seen.watch(read_stories(stream), val_fraction, report), config.tokenizer)
-    if not seen.stories:
+        tokenizer = Tokenizer.train(train_split(read_stories(stream), val_fraction, seen, report), config.tokenizer)
+    if not seen["stories"]:
         raise InputError(
             f"none of the {stories} stories is in the train split with `dataset.val_fraction` = {val_fraction}",
             hint="give more stories, or lower `dataset.val_fraction`",
@@ -49,37 +49,27 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     describe(tokenizer, counts, seen, config.tokenizer, out)
 
 
-@dataclass
-class TrainSplit:
-    """What of the corpus the tokenizer was learned from."""
-
-    stories: int = 0
-    words: int = 0
-    bytes: int = 0
-
-    def watch(self, texts: Iterator[str], val_fraction: float, report: Report) -> Iterator[str]:
-        """The stories of the train split, counted as they pass."""
-        for number, text in enumerate(texts, start=1):
-            if number % 256 == 0:
-                report.advance(256)
-            if not is_validation(text, val_fraction):
-                yield text
-                self.stories += 1
-                self.words += len(text.split())
-                self.bytes += len(text.encode())
+def train_split(texts: Iterable[str], val_fraction: float, seen: Counter[str], report: Report) -> Iterator[str]:
+    """The stories that are not held out; they, their words and bytes are counted in `seen` as they pass."""
+    for number, text in enumerate(texts, start=1):
+        if number % 256 == 0:
+            report.advance(256)
+        if not is_validation(text, val_fraction):
+            yield text
+            seen.update(stories=1, words=len(text.split()), bytes=len(text.encode()))
 
 
-def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: TrainSplit, config: TokenizerConfig, out: Out) -> None:
+def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: Counter[str], config: TokenizerConfig, out: Out) -> None:
     """Write what the tokenizer is worth on the train split, where token i occurs counts[i] times."""
     V, tokens = tokenizer.vocab_size, int(counts[tokenizer.end_of_story + 1 :].sum())
-    bytes_per_token, tokens_per_word = seen.bytes / max(tokens, 1), tokens / max(seen.words, 1)
+    bytes_per_token, tokens_per_word = seen["bytes"] / max(tokens, 1), tokens / max(seen["words"], 1)
     unused = int((counts == 0).sum())
     by_length = sorted(range(V), key=tokenizer.byte_lengths.__getitem__, reverse=True)  # stable: of equal ones the lowest first
     longest = [tokenizer.decode([token_id]) for token_id in by_length[:LONGEST]]
     facts = {
         "vocab_size": V,
         "vocab_size_asked": config.vocab_size,
-        "train": {"stories": seen.stories, "bytes": seen.bytes, "words": seen.words, "tokens": tokens},
+        "train": {**seen, "tokens": tokens},
         "bytes_per_token": round(bytes_per_token, 4),
         "tokens_per_word": round(tokens_per_word, 4),
         "unused_entries": unused,
