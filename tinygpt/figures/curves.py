@@ -1,5 +1,6 @@
 """The course of training: loss, perplexity, learning rate, gradient norm."""
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -57,18 +58,15 @@ def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
     """A dotted line for each baseline; names that would touch share a line of text."""
     low, high = min([*axes.get_ylim(), *baselines.values()]), max([*axes.get_ylim(), *baselines.values()])
     axes.set_ylim(low - 0.02 * (high - low), high + 0.05 * (high - low))
-    apart = (high - low) * 0.035
-    groups: list[list[tuple[float, str]]] = []
-    for value, name in sorted((value, name) for name, value in baselines.items()):
+    names: list[str] = []
+    across = axes.get_yaxis_transform()  # x in parts of the axes, y in nats
+    ordered = sorted((value, name) for name, value in baselines.items())
+    for (value, name), (following, _) in itertools.pairwise([*ordered, (math.inf, "")]):
         axes.axhline(value, color=GREY, lw=1, ls=":")
-        if groups and value - groups[-1][0][0] < apart:
-            groups[-1].append((value, name))
-        else:
-            groups.append([(value, name)])
-    for group in groups:
-        names = ", ".join(f"{name} {math.exp(value):,.0f}" for value, name in group)
-        across = axes.get_yaxis_transform()  # x in parts of the axes, y in nats
-        axes.text(0.99, group[-1][0], names, transform=across, ha="right", va="bottom", color="#404040", fontsize=8)
+        names.append(f"{name} {math.exp(value):,.0f}")
+        if following - value > 0.035 * (high - low):
+            axes.text(0.99, value, ", ".join(names), transform=across, ha="right", va="bottom", color="#404040", fontsize=8)
+            names = []
 
 
 def _perplexity_axis(axes: Axes) -> None:
