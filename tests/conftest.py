@@ -11,6 +11,7 @@ from tinygpt.config import Config, ModelConfig, TokenizerConfig, TrainConfig
 # Before torch, tokenizers or a child process starts: tests share the machine, and their numbers must not depend on its cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("RAYON_NUM_THREADS", "2")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # A port that refuses at once: a test that would use the network fails in a moment instead of passing on some machines only.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -26,17 +26,5 @@ class Report(Protocol):
         """Pass on a piece of the product itself (generated text) as it is made."""
 
 
-class SilentReport:
+class SilentReport(Report):
     """A Report that says nothing."""
-
-    def task(self, title: str, total: int | None = None, *, unit: str = "", done: int = 0) -> None:
-        pass
-
-    def advance(self, amount: int = 1, **figures: float) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def product(self, text: str) -> None:
-        pass

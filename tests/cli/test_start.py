@@ -80,14 +80,14 @@ def test_a_flag_that_sets_a_key_is_explained_in_the_words_of_the_key(tinygpt, mo
 
 
 def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):
-    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for before, after in ((None, "1000"), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         if before:
-            monkeypatch.setenv("OMP_WAIT_POLICY", before)
+            monkeypatch.setenv("GOMP_SPINCOUNT", before)
         monkeypatch.setattr(sys, "argv", ["tinygpt", "--version"])
         with pytest.raises(SystemExit):
             main()
-        assert os.environ["OMP_WAIT_POLICY"] == after
+        assert os.environ["GOMP_SPINCOUNT"] == after
 
 
 def test_untrusted_text_in_an_error_is_escaped(tinygpt):

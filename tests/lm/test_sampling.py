@@ -21,8 +21,6 @@ from tinygpt.lm.sampling import (
     top_k,
     top_p,
     uniform,
-    xray,
-    xray_line,
 )
 
 Logits = NDArray[np.float32]
@@ -305,20 +303,3 @@ def test_without_a_seed_nothing_is_told() -> None:
 
 
 # ---- x-ray
-
-
-@given(st.lists(st.floats(-9, 9, width=32), min_size=5, max_size=30), st.data())
-def test_xray_gives_probability_entropy_and_the_likeliest_others(logits: list[float], data: st.DataObject) -> None:
-    token_id = data.draw(st.integers(0, len(logits) - 1))
-    p = np.exp(logits) / np.exp(logits).sum()
-    seen = xray(NewToken(0, token_id, 0.0, "", None, np.array(logits, np.float32)))
-    assert seen.probability == pytest.approx(p[token_id], rel=1e-4)
-    assert seen.entropy == pytest.approx(-(p * np.log2(p)).sum(), abs=1e-4)
-    others = sorted((i for i in range(len(p)) if i != token_id), key=lambda i: (-np.float32(logits[i]), i))[:3]
-    assert [i for i, _ in seen.alternatives] == others
-
-
-def test_xray_line_escapes_what_cannot_be_printed() -> None:
-    words = {0: b" once", 1: b"\x1b[31m", 2: "é".encode(), 3: b"\n", 4: b"x"}
-    line = xray_line(NewToken(0, 0, 0.0, "", None, np.log(np.array([0.5, 0.25, 0.125, 0.1, 0.025]))), words.__getitem__)
-    assert line == r"' once'           50.0%   1.84 bits  | '\x1b[31m' 25.0%  'é' 12.5%  '\n' 10.0%"

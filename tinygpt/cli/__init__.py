@@ -58,7 +58,7 @@ def invoke(arguments: list[str]) -> int:
 
 def main() -> None:
     """The console script."""
-    # OpenMP threads that spin while they wait make a step take 4 to 6 times as long when another program uses the cores.
-    # It is read when torch is loaded; a benchmark hands it to its processes, so that all contenders wait alike.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # GNU OpenMP's threads spin for milliseconds while they wait, and a step takes several times as long when another program
+    # uses the cores. A thousand turns cost nothing on a free machine and little on a busy one. Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(invoke(sys.argv[1:]))

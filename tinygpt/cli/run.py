@@ -70,9 +70,8 @@ def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     before = after = None
     if "eval" in made:
         judged = made["eval"].artifact.read_json("eval.json")
-        untrained = judged.get("baselines", {}).get("untrained")
-        before = untrained["perplexity"] if untrained else evaluations(made["train"].artifact)[0]
         after = judged["perplexity"]
+        before = judged["baselines"].get("untrained", {"perplexity": evaluations(made["train"].artifact)[0]})["perplexity"]
     plot = made["plot"].artifact if "plot" in made else None
     if session.call.options.json:
         ui.say_json({

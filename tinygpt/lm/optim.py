@@ -50,13 +50,18 @@ def lr_scale(step: int, config: TrainConfig) -> float:
         step: the step about to be taken, from 1 to max_steps.
         config: warm-up and schedule.
     """
-    warmup = config.warmup_steps or round((config.warmup_fraction or 0) * config.max_steps)
+    warmup = warmup_steps(config)
     if step <= warmup:
         return step / warmup
     decay_steps = (config.max_steps - warmup) * config.decay_fraction
     progress = max(0.0, 1 - (config.max_steps - step + 1) / (decay_steps + 1))  # from 0 at the start of the decay towards 1
     shape = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}[config.schedule]
     return config.final_lr_fraction + (1 - config.final_lr_fraction) * shape
+
+
+def warmup_steps(config: TrainConfig) -> int:
+    """Steps of warm-up; 0 for none."""
+    return config.warmup_steps or round((config.warmup_fraction or 0) * config.max_steps)
 
 
 def set_learning_rate(optimizers: list[Optimizer], scale: float) -> None:

@@ -43,5 +43,4 @@ def choose_precision(requested: str, device: torch.device) -> Precision:
         units = [name for name, there in found.items() if there]
         if units and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # else switched off by ATEN_CPU_CAPABILITY
             return Precision("bf16", f"this CPU has {units[0]}")
-        return Precision("fp32", "this CPU has no bf16 unit")
-    return Precision("fp32", f"the rule for {device.type}")
+    return Precision("fp32", f"no bf16 unit that tinygpt knows on this {device.type}")

@@ -219,31 +219,3 @@ class TextStream:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-class XRay(NamedTuple):
-    """How sure the model was of a token, at temperature 1 and with every token allowed."""
-
-    probability: float
-    entropy: float  # of the whole distribution [bits]
-    alternatives: tuple[tuple[int, float], ...]  # likeliest other tokens with their probabilities
-
-
-def xray(token: NewToken, alternatives: int = 3) -> XRay:
-    """Look into the distribution a token was drawn from."""
-    probabilities = softmax(token.logits.astype(np.float64))
-    present = probabilities[probabilities > 0]
-    likeliest = [int(i) for i in np.argsort(-token.logits, kind="stable")[: alternatives + 1] if i != token.token_id]
-    others = tuple((i, float(probabilities[i])) for i in likeliest[:alternatives])
-    return XRay(float(probabilities[token.token_id]), float(-(present * np.log2(present)).sum()), others)
-
-
-def xray_line(token: NewToken, token_bytes: Callable[[int], bytes]) -> str:
-    """One token as a line: its text, probability and entropy, then what else was likely; readable without colour."""
-
-    def shown(token_id: int) -> str:
-        return repr(token_bytes(token_id).decode("utf-8", "replace"))
-
-    seen = xray(token)
-    others = "  ".join(f"{shown(token_id)} {probability:.1%}" for token_id, probability in seen.alternatives)
-    return f"{shown(token.token_id):<16} {seen.probability:>6.1%}  {seen.entropy:>5.2f} bits  | {others}"

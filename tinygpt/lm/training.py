@@ -8,10 +8,9 @@ a run that was stopped anywhere continues exactly.
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from tinygpt.config import TrainConfig
@@ -55,15 +54,16 @@ class TrainState:
     optimizers: list[Optimizer]
     step: int = 0
     precision: str = "fp32"
-    parameters: dict[str, torch.nn.Parameter] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.parameters = dict(self.model.named_parameters())
 
     @classmethod
     def start(cls, model: GPT, config: TrainConfig, precision: str) -> "TrainState":
         """The state before the first step."""
         return cls(model, build_optimizers(model, config), precision=precision)
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters by name, tied ones once."""
+        return dict(self.model.named_parameters())
 
     @property
     def device(self) -> torch.device:
@@ -141,8 +141,3 @@ def snapshot_steps(max_steps: int, count: int) -> list[int]:
 def is_evaluation_step(step: int, config: TrainConfig) -> bool:
     """Whether the validation loss is measured after this step: 1, 10, 100, every `eval_every`, and the last."""
     return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0
-
-
-def copy_parameters(model: GPT) -> dict[str, Tensor]:
-    """The weights as they are now, on the CPU."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}

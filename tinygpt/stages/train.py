@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from tinygpt.config import Config
 from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptError
 from tinygpt.lm.costs import costs
+from tinygpt.lm.optim import warmup_steps
 from tinygpt.lm.training import TrainState, is_evaluation_step, train, train_step
 from tinygpt.report import Report
 from tinygpt.stages.train_run import Run
 from tinygpt.store import Artifact, Out
 
 LONG_RUN = 2 * 3600  # seconds
-LAPTOP_COMMAND = "tinygpt run --preset laptop --source {source}"
 LAPTOP_REACHES = "see docs/results.md for the perplexity it reaches"
 
 
@@ -54,26 +54,29 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     if session.state.step and (stop := stop_reason(session.state.step, 0, limits)):  # a step more is not what was asked for
         raise stop
     begin(session)
-    first_step, started = session.state.step, time.monotonic()
+    first_step, spent, started = session.state.step, 0.0, time.monotonic()
+    resumed = started
     try:
         for record in train(session.state, session.batches, config.train):
+            spent += time.monotonic() - resumed  # evaluation and checkpoints are not training
             session.record(record)
-            speed = session.tokens(record.step - first_step) / (time.monotonic() - started)
-            figures = {"loss": record.loss, "perplexity": math.exp(min(record.loss, 50)), "tokens_per_second": speed}
+            speed = session.tokens(record.step - first_step) / spent
+            report.advance(1, loss=record.loss, perplexity=math.exp(min(record.loss, 50)), tokens_per_second=speed)
             if is_evaluation_step(record.step, config.train):
                 session.evaluate()
             if record.step in session.snapshot_steps:
                 session.snapshot()
-            report.advance(1, **figures)
+            if record.step == config.train.max_steps:
+                break
             stop = stop_reason(record.step, time.monotonic() - started, limits)
-            unfinished = record.step < config.train.max_steps
-            if unfinished and (stop or record.step % config.runtime.checkpoint_every == 0):
+            if stop or record.step % config.runtime.checkpoint_every == 0:
                 session.save_checkpoint()
-            if unfinished and stop:
+            if stop:
                 raise stop
+            resumed = time.monotonic()
     except DivergedError as error:
         raise with_batch(error, session) from None
-    session.finish(time.monotonic() - started, session.state.step - first_step)
+    session.finish(spent, session.state.step - first_step)
 
 
 def begin(session: Run) -> None:
@@ -111,13 +114,12 @@ def tell_costs(session: Run, seconds_per_step: float) -> None:
     note(f"data        {steps:,} steps are {session.tokens(steps) / 1e6:,.1f} M tokens, {epochs:.1f} passes over the stories")
     note(f"time        about {human_seconds(steps * seconds_per_step)} here ({seconds_per_step:.2f} s a step)")
     if steps * seconds_per_step > LONG_RUN and config.train.optimizer == "adamw":
-        warmup = config.train.warmup_steps or round((config.train.warmup_fraction or 0) * steps)
+        warmup = warmup_steps(config.train)
         note(f"this run takes about {steps * seconds_per_step / 3600:.0f} hours on this machine")
         note(
             f"its warm-up alone ({warmup:,} steps) takes {human_seconds(warmup * seconds_per_step)}; until then little is learned"
         )
-        command = LAPTOP_COMMAND.format(source=shlex.quote(config.data.source))
-        note(f"`{command}` ends in about half an hour; {LAPTOP_REACHES}")
+        note(f"`tinygpt run --preset laptop --source {shlex.quote(config.data.source)}` ends sooner; {LAPTOP_REACHES}")
 
 
 def human_seconds(seconds: float) -> str:

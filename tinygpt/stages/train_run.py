@@ -102,22 +102,16 @@ class Run:
         """Note a step in metrics and chain."""
         entry = f"{self.progress.chain}{record.loss.hex()}{record.grad_norm.hex()}"
         self.progress.chain = hashlib.sha256(entry.encode()).hexdigest()
-        self._write(
-            kind="step",
-            step=record.step,
-            tokens=self.tokens(record.step),
-            loss=record.loss,
-            learning_rate=record.learning_rate,
-            grad_norm=record.grad_norm,
-            chain=self.progress.chain[:16],
-        )
+        rates = {"learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
+        self._write("step", record.step, loss=record.loss, **rates, chain=self.progress.chain[:16])
 
     def tokens(self, step: int) -> int:
         """Training tokens seen after `step` steps."""
         train = self.config.train
         return step * train.batch_size * train.grad_accum_steps * self.config.model.context_length
 
-    def _write(self, **row: object) -> None:
+    def _write(self, kind: str, step: int, **figures: object) -> None:
+        row = {"kind": kind, "step": step, "tokens": self.tokens(step), **figures}
         self.metrics.append(json.dumps(row, ensure_ascii=False))
 
     def evaluate(self) -> float:
@@ -126,13 +120,8 @@ class Run:
         if best := loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step = loss, self.state.step
             self.best = self.model_bytes()
-        row = {
-            "step": self.state.step,
-            "tokens": self.tokens(self.state.step),
-            "val_loss": loss,
-            "val_perplexity": math.exp(loss),
-        }
-        self._write(kind="eval", **row, best=best, story=self._story())
+        step, perplexity = self.state.step, math.exp(loss)
+        self._write("eval", step, val_loss=loss, val_perplexity=perplexity, best=best, story=self._story())
         return loss
 
     def _story(self) -> str:
@@ -209,7 +198,6 @@ class Run:
             ["steps", f"{self.state.step:,} ({self.tokens(self.state.step):,} tokens)"],
             ["precision", f"{self.precision.name}"],
             ["train loss", f"{sum(last_steps) / len(last_steps):.4f} (mean of the last {len(last_steps)} steps)"],
-            ["validation loss", f"{evaluations[-1]['val_loss']:.4f}"],
             ["validation perplexity", f"{evaluations[0]['val_perplexity']:,.1f} -> {evaluations[-1]['val_perplexity']:,.2f}"],
             ["best", f"perplexity {math.exp(self.progress.best_loss):,.2f} at step {self.progress.best_step:,}"],
         ]
