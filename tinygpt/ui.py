@@ -30,7 +30,7 @@ def number(value: float) -> str:
     for limit, scale, unit in ((999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (9_999.5, 1e3, "k")):
         if abs(value) >= limit:
             return f"{value / scale:.3g} {unit}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def count(value: int, singular: str, plural: str | None = None) -> str:
