@@ -183,7 +183,7 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
     missing = [name for name in STAGES if name in stage.inputs and name not in found]
     if missing:
         raise MissingArtifactError(
-            f"`{stage.name}` reads the result of `{missing[-1]}`, which is not in `{store.root}`",
+            f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`",
             hint=f"run `tinygpt run --until {missing[-1]}`",
         )
     return {name: found[name] for name in stage.inputs}
