@@ -68,11 +68,14 @@ def plant(store: Store, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def _refuse(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
     real = files.open_beneath
 
-    class Failing(io.BytesIO):
+    class Failing(io.RawIOBase):
         def fileno(self) -> int:
             return self.real.fileno()
 
-        def read(self, size: int | None = -1) -> bytes:
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
             raise OSError(number, "injected")
 
     def opened(root: Path, wanted: Path) -> object:
