@@ -18,7 +18,7 @@ from tinygpt.stages.train_run import Run
 from tinygpt.store import Artifact, Out
 
 LONG_RUN = 2 * 3600  # seconds
-LAPTOP_REACHES = "see docs/results.md for the perplexity it reaches"
+LAPTOP_REACHES = "perplexity 11 on 7,000 stories after 12 minutes on 2 cores (docs/results.md)"
 
 
 @dataclass(frozen=True)
