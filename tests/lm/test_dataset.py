@@ -163,6 +163,25 @@ def test_the_order_is_pinned() -> None:
     assert Batches(TOKENS, 16, 1337).offsets(0, 6).tolist() == [745, 697, 953, 873, 25, 585]
 
 
+@given(st.integers(0, 50), st.lists(st.integers(1, 30), min_size=3, max_size=20), st.floats(0, 1))
+def test_a_share_of_windows_moves_back_to_where_its_story_begins(seed: int, lengths: list[int], share: float) -> None:
+    tokens = np.concatenate([np.append(np.ones(length, np.uint16), np.uint16(0)) for length in [20, *lengths]])
+    plain, moved = (Batches(tokens, 8, seed, story_starts=part) for part in (0.0, share))
+    before, after = (batches.offsets(0, 4 * batches.n_windows) for batches in (plain, moved))
+    ends = np.append(0, np.flatnonzero(tokens == 0))
+    for was, now in zip(before, after, strict=True):
+        assert now in (was, ends[ends <= was].max())
+    if share == 1:
+        assert np.isin(after, ends).all()
+
+
+def test_about_the_wanted_share_of_windows_moves() -> None:
+    tokens = np.tile(np.append(np.ones(29, np.uint16), np.uint16(0)), 400)
+    drawn = Batches(tokens, 8, 0, story_starts=0.3)
+    begins = tokens[drawn.offsets(0, drawn.n_windows)] == 0
+    assert 0.3 < begins.mean() < 0.4  # one window in thirty begins there anyway
+
+
 def test_targets_are_the_next_tokens() -> None:
     batches = Batches(TOKENS, 8, 0)
     inputs, targets = batches.windows(batches.offsets(3, 5))

@@ -82,6 +82,15 @@ def test_one_batch_can_be_overfitted():
     assert check.passed, check.detail
 
 
+def test_heads_that_begin_by_copying_add_what_they_look_at():
+    x = torch.randn(2, 16, 128, generator=torch.Generator().manual_seed(0))
+    for kind, copies in (("copying", True), ("gpt2", False)):
+        attention = initialise(GPT(ModelConfig(initialisation=kind, context_length=16), 300), 0).blocks[0].attention
+        attention.qkv.weight.data[:256] = 0  # every head looks at all of the past alike
+        mean_of_past = x.cumsum(1) / torch.arange(1, 17)[:, None]
+        assert torch.allclose(attention(x), mean_of_past, atol=1e-5) == copies
+
+
 def test_tokens_beyond_the_context_are_refused():
     model = GPT(VARIANTS[0], 50)
     with pytest.raises(ValueError, match="13 tokens exceed the context of 12"):

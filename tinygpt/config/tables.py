@@ -72,6 +72,9 @@ class ModelConfig(Table):
     activation: Literal["gelu", "relu"] = Field("gelu", description="GELU in its tanh form, or ReLU")
     positions: Literal["learned", "sinusoidal", "none"] = Field("learned", description="position embeddings")
     tie_embeddings: bool = Field(True, description="unembed with the token embedding matrix")
+    initialisation: Literal["gpt2", "copying"] = Field(
+        "gpt2", description="first weights: GPT-2's, or with heads that begin by copying what they look at"
+    )
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "ModelConfig":
@@ -92,6 +95,7 @@ class TrainConfig(Table):
     max_steps: int = Field(10_000, ge=1, description="optimizer steps, schedule included")
     batch_size: int = Field(16, ge=1, le=65_536, description="sequences per micro-batch")
     grad_accum_steps: int = Field(16, ge=1, le=65_536, description="micro-batches per step")
+    story_starts: Fraction = Field(0.0, description="share of sequences that begin where a story begins; the others, anywhere")
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="AdamW, or Muon for the matrices of the blocks and AdamW for the rest"
     )

@@ -131,15 +131,19 @@ class Batches:
     epoch cuts the tokens into windows that do not overlap, from a start drawn anew for each epoch, and takes every window once,
     in an order drawn anew. How a step's sequences are laid out over micro-batches, accumulation or ranks does not matter.
 
+    Of the windows, a share drawn by chance then moves back to the end-of-story token before the story in which it begins: where a
+    story stands from its first word on, who is in it can be known, and that is how a model is asked for one.
+
     Args:
         tokens: the train split.
         context_length: T, the length of a sequence.
-        seed: of starts and orders.
+        seed: of starts, orders and which windows move.
+        story_starts: the share of windows that begin with a story.
     Raises:
         InputError: there are not T + 1 tokens.
     """
 
-    def __init__(self, tokens: Tokens, context_length: int, seed: int) -> None:
+    def __init__(self, tokens: Tokens, context_length: int, seed: int, story_starts: float = 0.0) -> None:
         targets = len(tokens) - 1
         if targets < context_length:
             raise InputError(
@@ -151,6 +155,8 @@ class Batches:
         self.n_windows = max(1, (targets - context_length + 1) // context_length)  # fit behind any start below T
         self._starts = min(context_length, targets - self.n_windows * context_length + 1)
         self._epoch, self._offsets = -1, np.empty(0, np.int64)
+        self._moving = story_starts * 2.0**64
+        self._stories = np.append(0, np.flatnonzero((tokens == Tokenizer.end_of_story) & (story_starts > 0)))
 
     def offsets(self, step: int, sequences: int) -> NDArray[np.int64]:
         """Where the sequences of a step begin.
@@ -177,7 +183,9 @@ class Batches:
     def _epoch_offsets(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:
             # Raw words of Philox (Salmon et al. 2011) are the same in every version of numpy; shuffle and integers need not be.
-            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(self.n_windows + 1)
-            order = np.argsort(words[1:], kind="stable").astype(np.int64)
-            self._epoch, self._offsets = epoch, order * self.context_length + int(words[0] % np.uint64(self._starts))
+            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(2 * self.n_windows + 1)
+            order = np.argsort(words[1 : self.n_windows + 1], kind="stable").astype(np.int64)
+            offsets = order * self.context_length + int(words[0] % np.uint64(self._starts))
+            begins = self._stories[np.searchsorted(self._stories, offsets, side="right") - 1]
+            self._epoch, self._offsets = epoch, np.where(words[self.n_windows + 1 :] < self._moving, begins, offsets)
         return self._offsets

@@ -180,6 +180,11 @@ def initialise(model: GPT, seed: int) -> GPT:
 
     Matrices from N(0, 0.02), those that write into the residual stream divided by sqrt(2 n_layers), so that the stream's variance
     does not grow with depth; biases 0; LayerNorms the identity.
+
+    With `model.initialisation` = "copying", attention's value matrix is orthogonal instead, and its output matrix the transpose:
+    the heads begin by adding the mean of what came before (cf. Trockman & Kolter 2023, "Mimetic Initialization of Self-Attention
+    Layers"). To take up a name again they then only have to learn where to look. From random matrices they have to learn what
+    to copy at the same time, and neither helps before the other is there.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -191,4 +196,10 @@ def initialise(model: GPT, seed: int) -> GPT:
             parameter.zero_()
         else:
             parameter.fill_(1)
+    if model.config.initialisation == "copying":
+        for attention in (block.attention for block in cast(list[Block], model.blocks)):
+            _, _, value = attention.qkv.weight.chunk(3)  # (C, C)
+            orthogonal, _ = torch.linalg.qr(torch.empty_like(value, dtype=torch.float64).normal_(generator=generator))
+            value.copy_(orthogonal)
+            attention.out.weight.copy_(orthogonal.T)
     return model

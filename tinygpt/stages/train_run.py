@@ -56,7 +56,7 @@ class Run:
         tokens, self.validation = (
             read_tokens(inputs["build-dataset"].open(name), vocab_size) for name in ("train.bin", "val.bin")
         )
-        self.batches = Batches(tokens, config.model.context_length, config.train.seed)
+        self.batches = Batches(tokens, config.model.context_length, config.train.seed, config.train.story_starts)
 
         device = choose_device(config.runtime.device)
         if config.runtime.threads:
