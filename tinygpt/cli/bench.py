@@ -1,4 +1,4 @@
-"""`tinygpt bench train|sample`: figures as ratios against peers measured in the same run."""
+"""`tinygpt bench train|sample|learn`: figures as ratios against peers measured in the same run."""
 
 from typing import Annotated, Any
 
@@ -48,6 +48,33 @@ def bench_sample(call: Call, *, threads: Threads = None, rounds: Rounds = 5) -> 
         ui.say_note(ui.table(f"batch {batch}", rows))
     first = ("first token", f"{report['first_token_ms']:.0f} ms from a cold start")
     ui.say_note(ui.table("both", [first, *_conditions(report)]))
+
+
+@app.command("learn")
+@with_options("json", "debug")
+def bench_learn(
+    call: Call,
+    *,
+    data: Annotated[str, typer.Option(metavar="SOURCE", help="Stories to learn from.")] = "builtin",
+    heldout: Annotated[str | None, typer.Option(metavar="SOURCE", help="Judge on these instead of the validation split.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, metavar="M", help="Training time of each recipe.")] = 4,
+    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="reference, nanogpt or laptop; repeatable.")] = None,
+) -> None:
+    """How fast recipes learn, in minutes of training."""
+    from tinygpt.bench import learn
+    from tinygpt.errors import UsageError
+
+    if unknown := set(recipe or ()) - set(learn.RECIPES):
+        raise UsageError(f"there is no recipe `{min(unknown)}`", hint=f"recipes: {', '.join(learn.RECIPES)}")
+    screen = ui.Screen("auto", quiet=False)
+    results = learn.bench_learn(data, heldout, minutes, recipe or learn.RECIPES, screen)
+    screen.close()
+    if call.options.json:
+        ui.say_json(results)
+    for name, result in results.items():
+        rows = [(f"{point['seconds']:.0f} s", f"perplexity {point['perplexity']:,.2f}") for point in result["curve"]]
+        end = f"{result['curve'][-1]['step']:,} steps, {result['bits_per_byte_at_end']:.4f} bits per byte, {result['precision']}"
+        ui.say_note(ui.table(name, [*rows, ("end", end)]))
 
 
 def _rates(rates: dict[str, float], contenders: dict[str, str]) -> list[tuple[str, str]]:
