@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.workload import KillAt, KilledError, Recorder
+from tests.store.workload import KillAt, KilledError, Recorder, watched
 from tinygpt.errors import MissingArtifactError
 from tinygpt.hashing import Key, hash_json
-from tinygpt.store import Artifact, Checkpoints, Store, files
+from tinygpt.store import Artifact, Checkpoints, Store
 
 pytestmark = pytest.mark.usefixtures("fast")
 KEY = Key(hash_json("test"))
@@ -66,11 +66,11 @@ def test_killed_anywhere_in_the_rotation_there_is_a_whole_checkpoint(tmp_path: P
             saved.append(step)
 
     recorder = Recorder()
-    with files.watched(recorder):
+    with watched(recorder):
         rotate(tmp_path / "count", [])
     for number in range(1, len(recorder.log) + 1):
         root, saved = tmp_path / str(number), list[int]()
-        with files.watched(KillAt(number)), pytest.raises(KilledError):
+        with watched(KillAt(number)), pytest.raises(KilledError):
             rotate(root, saved)
         newest = Store(root).checkpoints("train", KEY).newest()
         step = newest.manifest.provenance["step"] if newest else 0

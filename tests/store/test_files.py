@@ -122,16 +122,16 @@ def test_reading_an_empty_store_makes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "word"),
     [
-        (errno.ENOSPC, "full"),
-        (errno.EDQUOT, "full"),
-        (errno.EROFS, "permission"),
+        (errno.ENOSPC, "space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
         (errno.EACCES, "permission"),
         (errno.EFBIG, "large"),
-        (errno.EIO, "I/O"),
+        (errno.EIO, "input/output"),
     ],
 )
 def test_each_refusal_of_the_system_has_its_sentence_and_hint(number: int, word: str) -> None:
-    error = files.storage_error(OSError(number, "x"), Path("place"))
+    error = StorageError.refused(OSError(number, "x"), Path("place"))
     assert word in error.message
     assert "place" in error.message
     assert error.hint

@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.store.workload import OUTSIDE, KillAt, KilledError, run_stage, run_train
+from tests.store.workload import OUTSIDE, KillAt, KilledError, run_stage, run_train, watched
 from tinygpt.config.tables import Config, DatasetConfig, TrainConfig
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Store, files
+from tinygpt.store import Artifact, Store
 
 
 class Life(RuleBasedStateMachine):
@@ -69,7 +69,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(1, 250), **choices)
     def is_killed(self, number: int, upto: str, steps: int, fraction: float) -> None:
         try:
-            with files.watched(KillAt(number)):
+            with watched(KillAt(number)):
                 self.run(upto, steps, fraction)
         except KilledError:
             return
@@ -79,7 +79,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(1, 40))
     def gc_is_killed(self, number: int) -> None:
         try:
-            with files.watched(KillAt(number)):
+            with watched(KillAt(number)):
                 self.gc()
         except KilledError:
             return

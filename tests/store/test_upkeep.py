@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.test_checkpoints import save
-from tests.store.workload import CONFIG, OUTSIDE, KillAt, KilledError, run_all, run_stage, run_train
+from tests.store.workload import CONFIG, OUTSIDE, KillAt, KilledError, run_all, run_stage, run_train, watched
 from tinygpt.config.tables import Config, DatasetConfig
 from tinygpt.errors import ArtifactError, BusyError
 from tinygpt.hashing import Key, hash_json
@@ -54,7 +54,7 @@ def plant(store: Store, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
             path.unlink()
             path.mkdir()
         case "leftover":
-            with files.watched(KillAt(12)), pytest.raises(KilledError):
+            with watched(KillAt(12)), pytest.raises(KilledError):
                 run_all(store.root, force=True)
         case "stray":  # and a twin on a disk that does not tell cases apart
             path.with_name("Data.bin").write_bytes(path.read_bytes())
@@ -245,7 +245,7 @@ def test_gc_killed_at_every_operation_never_leaves_a_half_removed_artifact(full:
         changed(full, 0.2)
         changed(full, 0.3)
         try:
-            with files.watched(KillAt(number)):
+            with watched(KillAt(number)):
                 full.gc()
             finished = True
         except KilledError:

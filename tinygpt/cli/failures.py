@@ -138,10 +138,7 @@ def as_user_error(error: BaseException) -> TinygptError:
         case TinygptError():
             return error
         case OSError() if error.errno in FULL_DISK or error.filename is not None:
-            full = error.errno in FULL_DISK
-            hint = "free some space or choose another store with `--store DIR`" if full else "check the path and its permissions"
-            why = (error.strerror or str(error)).lower()
-            return StorageError(f"cannot use `{error.filename or 'the disk'}`: {why}", hint=hint)
+            return StorageError.refused(error, error.filename or "the disk")
         case MemoryError():
             return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
     if hasattr(error, "format_message"):  # click's, which Typer carries inside or depends on, by version

@@ -16,9 +16,9 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from tinygpt.errors import CorruptArtifactError
+from tinygpt.errors import CorruptArtifactError, StorageError
 from tinygpt.hashing import Digest, Key, hash_bytes, hash_json, hash_stream
-from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals, storage_error
+from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
@@ -258,4 +258,4 @@ def _open(root: Path, folder: Path, name: str) -> BinaryIO:
                 raise DamageError(folder, name, "symlink", "is or lies behind a symbolic link") from error
             case errno.EISDIR | errno.ENXIO:
                 raise DamageError(folder, name, "not a file", "is not a regular file") from error
-        raise storage_error(error, folder / name) from error
+        raise StorageError.refused(error, folder / name) from error
