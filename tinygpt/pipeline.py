@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from tinygpt import __version__
 from tinygpt.config.tables import Config
@@ -60,11 +61,8 @@ def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, di
     Raises:
         ValueError: `outside` lacks a value for a key that names something outside the configuration.
     """
-    values = config.model_dump(mode="json")
-    tables: dict[str, dict[str, object]] = {}
-    for name in stage.tables:
-        table, _, key = name.partition(".")
-        tables.setdefault(table, {}).update({key: values[table][key]} if key else values[table])
+    wanted: dict[str, Any] = {table: {key} if key else True for table, _, key in (name.partition(".") for name in stage.tables)}
+    tables = config.model_dump(mode="json", include=wanted)
     for name in stage.outside:
         table, _, key = name.partition(".")
         if tables[table][key] is not None:
@@ -142,23 +140,15 @@ def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Sto
 
 def differences(old: Manifest, tables: Tables, inputs: Mapping[str, Digest], version: int) -> list[str]:
     """The configuration keys, inputs and version that differ from a recorded manifest, old -> new."""
-    before, after = _flat(old.tables), _flat(tables)
-    changes = [
-        f"{name} {_short(before.get(name))} -> {_short(after.get(name))}"
-        for name in sorted(before | after)
-        if before.get(name, "") != after.get(name, "")
-    ]
-    for name, digest in inputs.items():
-        was = old.inputs[name]["digest"] if name in old.inputs else None
-        if was != digest:
-            changes.append(f"input {name} {_short(was and was[:12])} -> {digest[:12]}")
-    if version != old.version:
-        changes.append(f"stage version {old.version} -> {version}")
-    return changes
+    before = _facts(old.tables, {name: made["digest"] for name, made in old.inputs.items()}, old.version)
+    after = _facts(tables, inputs, version)
+    names = [name for name in before | after if before.get(name, "") != after.get(name, "")]
+    return [f"{name} {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
 
 
-def _flat(tables: Tables) -> dict[str, object]:
-    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
+def _facts(tables: Tables, inputs: Mapping[str, Digest], version: int) -> dict[str, object]:
+    facts: dict[str, object] = {f"{table}.{key}": values[key] for table, values in tables.items() for key in sorted(values)}
+    return facts | {f"input {name}": digest[:12] for name, digest in inputs.items()} | {"stage version": version}
 
 
 def _short(value: object) -> str:
@@ -182,10 +172,8 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
     found = {one.stage.name: one.artifact for one in planned if one.artifact}
     missing = [name for name in STAGES if name in stage.inputs and name not in found]
     if missing:
-        raise MissingArtifactError(
-            f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`",
-            hint=f"run `tinygpt run --until {missing[-1]}`",
-        )
+        wrong = f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`"
+        raise MissingArtifactError(wrong, hint=f"run `tinygpt run --until {missing[-1]}`")
     return {name: found[name] for name in stage.inputs}
 
 

@@ -56,15 +56,7 @@ def ls(call: Call, *, stage: Stage = None) -> None:
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
     found = call.store().resolve(artifact)
-    manifest = found.manifest
-    facts = {
-        **record(found),
-        "version": manifest.version,
-        "inputs": {name: dict(made) for name, made in manifest.inputs.items()},
-        "tables": manifest.tables,
-        "provenance": manifest.provenance,
-        "files": {name: dict(file) for name, file in manifest.files.items()},
-    }
+    facts = {**record(found), **found.manifest.model_dump()}
     if call.options.json:
         ui.say_json(facts)
     else:
@@ -141,19 +133,15 @@ def gc(call: Call, *, dry_run: DryRun = False) -> None:
     from tinygpt.store import garbage
 
     store = call.store()
-    if dry_run:
-        unneeded = garbage(store)
-        others, total = 0, sum(artifact.size for artifact in unneeded)
-    else:
-        removed = store.gc(timeout=LOCK_TIMEOUT, waiting=ui.say_note)
-        unneeded, others, total = list(removed.artifacts), removed.others, removed.bytes
+    unneeded, others = (garbage(store), {}) if dry_run else store.gc(timeout=LOCK_TIMEOUT, waiting=ui.say_note)
+    total = sum([*(artifact.size for artifact in unneeded), *others.values()])
     if call.options.json:
         records = [record(artifact) for artifact in unneeded]
-        ui.say_json({"artifacts": records, "others": others, "bytes": total, "removed": not dry_run})
+        ui.say_json({"artifacts": records, "others": len(others), "bytes": total, "removed": not dry_run})
         return
     for artifact in unneeded:
         ui.say_note(f"{artifact.stage} {artifact.id}  {ui.size(artifact.size)}")
-    leftovers = f" and {ui.count(others, 'leftover')}" if others else ""
+    leftovers = f" and {ui.count(len(others), 'leftover')}" if others else ""
     ui.say_note(f"{'Would remove' if dry_run else 'Removed'} {ui.count(len(unneeded), 'artifact')}{leftovers}, {ui.size(total)}")
 
 

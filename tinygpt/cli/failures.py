@@ -72,11 +72,8 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle both signals within the block; does nothing outside the main thread, where Python allows no handlers."""
-        try:
-            before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            before = {}
+        """Handle both signals within the block."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

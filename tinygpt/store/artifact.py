@@ -25,12 +25,12 @@ CHECKPOINT = "checkpoint"
 ID_LENGTH = 12
 MAX_MANIFEST_BYTES = 16 << 20
 ARTIFACT_ID = re.compile(r"[0-9a-f]{12}")
-STAGE_NAME = r"[a-z][a-z-]{0,40}"
+STAGE_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
 Tables = Mapping[str, Mapping[str, object]]
 """The configuration an artifact was made with: {table: {key: value}}."""
 
-Stage = Annotated[str, Field(pattern=f"^{STAGE_NAME}$")]
+Stage = Annotated[str, Field(pattern=f"^{STAGE_NAME.pattern}$")]
 _HEX64 = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -139,26 +139,24 @@ class Artifact:
     root: Path
 
     @classmethod
-    def load(cls, folder: Path, root: Path | None = None, key: str = "") -> "Artifact":
+    def load(cls, folder: Path, root: Path, key: str = "") -> "Artifact":
         """Read and check the manifest of a folder.
 
         Args:
-            root: None for a copy outside of any store.
             key: what its key begins with.
         Raises:
             CorruptArtifactError: there is none, it is not as it was written, or it belongs elsewhere.
             StorageError: it cannot be read.
         """
-        with _open(root or folder, folder, MANIFEST) as stream, refusals(folder / MANIFEST):
+        with _open(root, folder, MANIFEST) as stream, refusals(folder / MANIFEST):
             data = stream.read(MAX_MANIFEST_BYTES)
         try:
             manifest = Manifest.from_bytes(data)
         except ValueError as error:
             raise DamageError(folder, MANIFEST, "changed", "is not as this tinygpt writes it") from error
-        at_home = root is None or manifest.place == (folder.parent.name, folder.name)
-        if not (at_home and manifest.key.startswith(key)):
+        if manifest.place != (folder.parent.name, folder.name) or not manifest.key.startswith(key):
             raise DamageError(folder, MANIFEST, "misnamed", f"belongs to `{'/'.join(manifest.place)}` of key `{manifest.key}`")
-        return cls(folder, manifest, root or folder)
+        return cls(folder, manifest, root)
 
     @property
     def stage(self) -> str:
@@ -245,6 +243,10 @@ class Artifact:
     def _compare(self, name: str, sha256: str) -> None:
         if sha256 != self.manifest.files[name]["sha256"]:
             raise DamageError(self.folder, name, "changed", "differs from its hash")
+
+
+Inputs = Mapping[str, Artifact]
+"""What a stage reads, by the names of the stages that made it."""
 
 
 def _open(root: Path, folder: Path, name: str) -> BinaryIO:

@@ -13,19 +13,20 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, UsageError
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Manifest, Tables, now
+from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Inputs, Manifest, Tables, now
 from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, read_run
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
 from tinygpt.store.out import NewFolder, Out
-from tinygpt.store.upkeep import Collected, Fault, collect, repair, verify
+from tinygpt.store.upkeep import Fault, collect, repair, verify
 
 LATEST = "latest"
-_NO_TABLES: Tables = {}
+_NOTHING: Mapping[str, Any] = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
 
 
@@ -77,14 +78,16 @@ class Store:
 
     def folders(self, stage: str | None = None) -> Iterator[Path]:
         """Where artifacts stand, sound or not, in the order of their names."""
-        self._check_root()
-        for above in entries(self.root):
-            if re.fullmatch(STAGE_NAME, above.name) and above.name != LATEST and stage in (None, above.name):
+        for above in self.stages():
+            if stage in (None, above.name):
                 yield from (folder for folder in entries(above) if ARTIFACT_ID.fullmatch(folder.name))
 
-    def begin(
-        self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NO_TABLES, inputs: Mapping[str, Artifact] = {}
-    ) -> Out:
+    def stages(self) -> builtins.list[Path]:
+        """The folders above the artifacts, one for each stage."""
+        self._check_root()
+        return [folder for folder in entries(self.root) if STAGE_NAME.fullmatch(folder.name) and folder.name != LATEST]
+
+    def begin(self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NOTHING, inputs: Inputs = _NOTHING) -> Out:
         """A place to write the artifact of a key, made as it says; call it with the key's lock held."""
         self._make_root()
         files.make_folder(self.partial)
@@ -151,7 +154,6 @@ class Store:
 
     def verify(self) -> builtins.list[Fault]:
         """Everything that is wrong; nothing is changed."""
-        self._check_root()
         return verify(self)
 
     def repair(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> builtins.list[Fault]:
@@ -161,8 +163,10 @@ class Store:
             repair(self, faults)
         return faults
 
-    def gc(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Collected:
-        """Remove the trash, leftovers and every artifact that nothing needs (see `garbage`)."""
+    def gc(
+        self, *, timeout: float | None = None, waiting: Tell = _say_nothing
+    ) -> tuple[builtins.list[Artifact], dict[Path, int]]:
+        """Remove every artifact that nothing needs (see `garbage`), the trash and leftovers; the latter with their bytes."""
         with self._hold("store", timeout, waiting):
             return collect(self)
 
@@ -216,8 +220,6 @@ class Store:
                 files.make_folder(folder)
 
 
-def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[str, Artifact]) -> Manifest:
-    records: dict[str, InputRecord] = {
-        name: {"stage": made.stage, "key": made.key, "digest": made.digest} for name, made in inputs.items()
-    }
-    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=records, provenance={"created": now()})
+def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Inputs) -> Manifest:
+    made_from = {name: InputRecord(stage=made.stage, key=made.key, digest=made.digest) for name, made in inputs.items()}
+    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=made_from, provenance={"created": now()})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, STAGE_NAME, Artifact, DamageError
+from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
 from tinygpt.store.checkpoints import RUN, RUN_FOLDER, read_run
 from tinygpt.store.files import entries
 
@@ -45,11 +45,10 @@ class Fault:
 def verify(store: "Store") -> list[Fault]:
     """Everything that is wrong in a store; nothing is changed. Work in progress of living processes is no fault."""
     faults: list[Fault] = []
-    for above in entries(store.root):
-        if re.fullmatch(STAGE_NAME, above.name) and above.name != "latest":
-            for folder in _listed(above, faults):
-                if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
-                    faults += _examined(store.root, folder)
+    for above in store.stages():
+        for folder in _listed(above, faults):
+            if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
+                faults += _examined(store.root, folder)
     for folder in _listed(store.partial, faults):
         _unfinished(store, folder, faults)
     for pin in _listed(store.pins, faults):
@@ -130,21 +129,6 @@ def _identity(path: Path) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What was removed.
-
-    Args:
-        artifacts: the artifacts that nothing needed.
-        others: things in the trash and leftovers.
-        bytes: of all of them.
-    """
-
-    artifacts: tuple[Artifact, ...]
-    others: int
-    bytes: int
-
-
 def garbage(store: "Store") -> list[Artifact]:
     """The artifacts that nothing needs, newest first.
 
@@ -171,22 +155,25 @@ def garbage(store: "Store") -> list[Artifact]:
     return [artifact for artifact in everything if artifact.folder not in kept]
 
 
-def collect(store: "Store") -> Collected:
-    """Remove the garbage, the trash and what dead processes left; call it with the store to yourself."""
-    artifacts = garbage(store)
-    for artifact in artifacts:  # One rename takes it away; a half-removed artifact is never seen.
-        files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}")
-    others = entries(store.trash)
+def collect(store: "Store") -> tuple[list[Artifact], dict[Path, int]]:
+    """Remove the garbage, the trash and what dead processes left; call it with the store to yourself.
+
+    Returns:
+        The artifacts that nothing needed, and the bytes of each other thing that was removed.
+    """
+    artifacts, others = garbage(store), entries(store.trash)
     for folder in entries(store.partial):
         match = RUN_FOLDER.fullmatch(folder.name)
         if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
             others.append(folder)
         else:
             others += [entry for entry in entries(folder) if entry.name.startswith(".")]
-    size = sum(_size(path) for path in others)
+    sizes = {path: _size(path) for path in others}
+    # One rename takes an artifact away; a half-removed one is never seen.
+    others += [files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}") for artifact in artifacts]
     for path in others:
         files.remove(path)
-    return Collected(tuple(artifacts), len(others) - len(artifacts), size)
+    return artifacts, sizes
 
 
 def _size(path: Path) -> int:
