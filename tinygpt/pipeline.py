@@ -14,7 +14,7 @@ from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
 from tinygpt.hashing import Digest, Key, hash_json
 from tinygpt.report import Report
-from tinygpt.store import Artifact, Manifest, Out, Store
+from tinygpt.store import Artifact, Inputs, Manifest, Out, Store
 from tinygpt.store.artifact import Tables
 
 
@@ -36,23 +36,21 @@ class Stage:
     outside: tuple[str, ...] = ()
 
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("corpus", 1, ("data",), (), outside=("data.source",)),
-        Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
-        Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
-        Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
-        Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
-        Stage("sample", 1, ("sample",), ("train", "tokenize")),
-        Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
-    )
-}
+_IN_ORDER = (
+    Stage("corpus", 1, ("data",), (), outside=("data.source",)),
+    Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
+    Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
+    Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
+    Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
+    Stage("sample", 1, ("sample",), ("train", "tokenize")),
+    Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+)
+STAGES = {stage.name: stage for stage in _IN_ORDER}
 
 Outside = Mapping[str, str]
 """What stands in the keys instead of a spelling: {"data.source": fingerprint, "eval.text": hash}."""
 
-Runner = Callable[[Config, Mapping[str, Artifact], Out, Report], None]
+Runner = Callable[[Config, Inputs, Out, Report], None]
 
 
 def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, dict[str, object]]:
@@ -116,7 +114,7 @@ def plan(config: Config, store: Store, outside: Outside, until: str = "plot") ->
     return planned
 
 
-def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> Planned:
+def _plan_one(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> Planned:
     key = stage_key(stage, config, _digests(inputs), outside)
     try:
         artifact = store.find(stage.name, key)
@@ -125,11 +123,11 @@ def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], stor
     return Planned(stage, key, artifact, "cached" if artifact else why(stage, config, inputs, store, outside))
 
 
-def _digests(inputs: Mapping[str, Artifact]) -> dict[str, Digest]:
+def _digests(inputs: Inputs) -> dict[str, Digest]:
     return {name: artifact.digest for name, artifact in inputs.items()}
 
 
-def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> str:
+def why(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> str:
     """Why no cached result fits: what differs from the newest one, e.g., "train.max_steps 300 -> 600"."""
     made = store.list(stage.name)
     if not made:
@@ -194,7 +192,7 @@ class Outcome:
 def execute(
     stage: Stage,
     config: Config,
-    inputs: Mapping[str, Artifact],
+    inputs: Inputs,
     *,
     store: Store,
     outside: Outside,

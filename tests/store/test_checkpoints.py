@@ -7,7 +7,7 @@ import pytest
 from tests.store.workload import KillAt, KilledError, Recorder, watched
 from tinygpt.errors import MissingArtifactError
 from tinygpt.hashing import Key, hash_json
-from tinygpt.store import Artifact, Checkpoints, Store
+from tinygpt.store import Artifact, Checkpoints, Store, upkeep
 
 pytestmark = pytest.mark.usefixtures("fast")
 KEY = Key(hash_json("test"))
@@ -47,7 +47,7 @@ def test_a_damaged_newest_is_skipped_and_found(tmp_path: Path, name: str) -> Non
     newest = run.newest()
     assert newest
     assert newest.manifest.provenance["step"] == 1
-    faults = [fault for fault in Store(tmp_path).verify() if fault.kind != "leftover"]
+    faults = [fault for fault in upkeep.verify(Store(tmp_path)) if fault.kind != "leftover"]
     assert [fault.culprit for fault in faults] == [run.folder / "checkpoint/step-00000002"]
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_description_hides_the_run_but_not_its_checkpoints(tmp_path: P
     store = Store(tmp_path)
     assert store.unfinished() == []
     assert store.checkpoints("train", KEY).newest() is not None
-    assert "changed" in {fault.kind for fault in store.verify()}
+    assert "changed" in {fault.kind for fault in upkeep.verify(store)}
 
 
 def test_publishing_ends_the_unfinished_run(tmp_path: Path) -> None:

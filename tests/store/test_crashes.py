@@ -13,7 +13,7 @@ from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, StorageError, TinygptError
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import Report, SilentReport
-from tinygpt.store import Artifact, Out, Store
+from tinygpt.store import Artifact, Out, Store, upkeep
 from tinygpt.store.files import Hook, Operation
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -42,12 +42,12 @@ def problems(root: Path, done: list[str], reference: dict[str, str]) -> list[str
     """What is wrong with a store after a crash."""
     try:
         store = Store(root)
-        found = [f"{fault.kind} {fault.path}" for fault in store.verify() if fault.kind != "leftover"]
+        found = [f"{fault.kind} {fault.path}" for fault in upkeep.verify(store) if fault.kind != "leftover"]
         listed = {artifact.stage: artifact.digest for artifact in store.list()}
         found += [f"{name} was done and is lost" for name in done if listed.get(name) != reference[name]]
         if run_all(root) != reference:
             found.append("running again gave other bytes")
-        found += [f"{fault.kind} {fault.path} after running again" for fault in store.verify() if fault.kind != "leftover"]
+        found += [f"{fault.kind} {fault.path} after running again" for fault in upkeep.verify(store) if fault.kind != "leftover"]
     except TinygptError as error:
         found = [error.message]
     return found
@@ -142,14 +142,14 @@ def test_a_forced_run_spoilt_anywhere_leaves_the_old_bytes_the_new_or_none(tmp_p
         for artifact in store.list():
             artifact.check()
             assert artifact.digest == old or artifact.names() == ["data.bin"]
-        assert [fault for fault in store.verify() if fault.kind != "leftover"] == []
+        assert [fault for fault in upkeep.verify(store) if fault.kind != "leftover"] == []
 
 
 @pytest.mark.parametrize("most", [1, 7])
 def test_short_writes_are_finished(tmp_path: Path, reference: dict[str, str], most: int) -> None:
     with watched(lambda operation: most):
         assert run_all(tmp_path / "store") == reference
-    assert Store(tmp_path / "store").verify() == []
+    assert upkeep.verify(Store(tmp_path / "store")) == []
 
 
 # Power loss (ALICE-lite): what a disk may hold after losing power at some point of the recorded log. Names are certain once their

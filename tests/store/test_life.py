@@ -16,7 +16,7 @@ from tinygpt.config.tables import Config, DatasetConfig, TrainConfig
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Store
+from tinygpt.store import Artifact, Store, upkeep
 
 
 class Life(RuleBasedStateMachine):
@@ -88,7 +88,7 @@ class Life(RuleBasedStateMachine):
     def gc(self) -> None:
         before = {(artifact.stage, artifact.key): artifact.digest for artifact in self.store.list()}
         try:
-            self.store.gc(timeout=0)
+            upkeep.gc(self.store, timeout=0)
         except CorruptArtifactError:
             assert self.damaged
             return
@@ -120,13 +120,13 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def repair(self) -> None:
-        self.store.repair(timeout=0)
+        upkeep.repair(self.store, timeout=0)
         self.damaged = False
 
     @invariant()
     def nothing_is_wrong_unless_damaged(self) -> None:
         harmless = ("leftover", "dangling")  # what a kill leaves; a pin whose artifact a repair took away
-        assert self.damaged or [fault for fault in self.store.verify() if fault.kind not in harmless] == []
+        assert self.damaged or [fault for fault in upkeep.verify(self.store) if fault.kind not in harmless] == []
 
 
 Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)

@@ -45,10 +45,8 @@ def ls(call: Call, *, stage: Stage = None) -> None:
         ui.say_product(f"{artifact.stage:13}  {artifact.id}  {created}  {ui.size(artifact.size):>8}{pinned}")
     for run in store.unfinished():
         ui.say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
-    if not found:
-        ui.say_note(f"nothing in `{store.root}`")
-    else:
-        ui.say_note(f"{ui.count(len(found), 'artifact')}, {ui.size(sum(artifact.size for artifact in found))}")
+    total = ui.size(sum(artifact.size for artifact in found))
+    ui.say_note(f"{ui.count(len(found), 'artifact')}, {total} in `{store.root}`")
 
 
 @app.command()
@@ -110,8 +108,10 @@ def _branches(node: dict[str, Any], indent: str = "") -> list[str]:
 @with_options(*COMMON)
 def verify(call: Call, *, repair: Repair = False) -> None:
     """Hash every file of every artifact and compare with what was written."""
+    from tinygpt.store import upkeep
+
     store = call.store()
-    faults = store.repair(timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else store.verify()
+    faults = upkeep.repair(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else upkeep.verify(store)
     whole = len(store.list())
     if call.options.json:
         found = [{"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults]
@@ -130,10 +130,10 @@ def verify(call: Call, *, repair: Repair = False) -> None:
 @with_options(*COMMON)
 def gc(call: Call, *, dry_run: DryRun = False) -> None:
     """Remove what nothing needs: old results but models, the trash, leftovers."""
-    from tinygpt.store import garbage
+    from tinygpt.store import upkeep
 
     store = call.store()
-    unneeded, others = (garbage(store), {}) if dry_run else store.gc(timeout=LOCK_TIMEOUT, waiting=ui.say_note)
+    unneeded, others = (upkeep.garbage(store), {}) if dry_run else upkeep.gc(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note)
     total = sum([*(artifact.size for artifact in unneeded), *others.values()])
     if call.options.json:
         records = [record(artifact) for artifact in unneeded]

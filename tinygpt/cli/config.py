@@ -1,5 +1,6 @@
 """`tinygpt config show` and `tinygpt init`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,8 +43,5 @@ def init(call: Call, *, folder: Folder = Path()) -> None:
     except FileExistsError as error:
         raise UsageError(f"`{path}` is already there", hint="name another folder, or edit the file") from error
     ui.say_note(f"wrote {path}")
-    if folder.resolve() == Path.cwd():
-        ui.say_note(f"next: {program()} run")
-    else:
-        ui.say_note(f"next: cd {folder}")
-        ui.say_note(f"then: {program(elsewhere=True)} run")
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
+    ui.say_note(f"next: {there}{program(elsewhere=bool(there))} run")

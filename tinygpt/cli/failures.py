@@ -36,22 +36,16 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """A group of commands that shows its help when it is called alone and names the nearest command for an unknown one."""
+    """A group of commands that shows its help when it is called alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["--help"])
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None:
-            hint = did_you_mean(args[0], self.commands, f"`{ctx.command_path} --help` lists the commands", f"{ctx.command_path} ")
-            raise UsageError(f"`{args[0]}` is not a command", hint=hint)
-        return super().resolve_command(ctx, args)
 
-
-def did_you_mean(typed: str, known: Iterable[str], otherwise: str, before: str = "") -> str:
-    """A hint that names the nearest of what is known, with the words to type `before` it, or says something else."""
+def did_you_mean(typed: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint that names the nearest of what is known, or says something else."""
     near = difflib.get_close_matches(typed, list(known), 1)
-    return f"did you mean `{before}{near[0]}`?" if near else otherwise
+    return f"did you mean `{near[0]}`?" if near else otherwise
 
 
 class Signals:
@@ -148,9 +142,9 @@ def _usage_error(error: Any) -> UsageError:
     """Typer's own complaint in our form."""
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else "tinygpt"
-    listing = f"`{command} --help` lists the flags"
+    listing = f"`{command} --help` lists what there is"
     if hasattr(error, "possibilities"):
         hint = f"did you mean `{error.possibilities[0]}`?" if error.possibilities else listing
         return UsageError(f"`{error.option_name}` is not a flag of `{command}`", hint=hint)
-    message = error.format_message().rstrip(".").replace("'", "`")
-    return UsageError(message[:1].lower() + message[1:], hint=listing)
+    message, _, near = error.format_message().rstrip(".?").replace("'", "`").partition(". Did you mean `")
+    return UsageError(message[:1].lower() + message[1:], hint=f"did you mean `{command} {near}?" if near else listing)

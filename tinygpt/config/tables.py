@@ -77,10 +77,8 @@ class ModelConfig(Table):
     def _shapes_fit(self) -> "ModelConfig":
         if self.d_model % self.n_heads:
             lower = self.d_model // self.n_heads * self.n_heads
-            nearest = f"{lower} or {lower + self.n_heads}" if lower else str(self.n_heads)
-            raise ValueError(
-                f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {nearest}"
-            )
+            near = f"{lower} or {lower + self.n_heads}" if lower else str(self.n_heads)
+            raise ValueError(f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {near}")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"`model.d_model` = {self.d_model} must be even with sinusoidal positions")
         return self
@@ -120,10 +118,8 @@ class TrainConfig(Table):
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainConfig":
         if self.warmup_steps is not None and self.warmup_fraction is not None:
-            raise ValueError(
-                f"`train.warmup_steps` = {self.warmup_steps} and `train.warmup_fraction` = {self.warmup_fraction} are both set; "
-                'set one of them to "none"'
-            )
+            both = f"`train.warmup_steps` = {self.warmup_steps} and `train.warmup_fraction` = {self.warmup_fraction}"
+            raise ValueError(f'{both} are both set; set one of them to "none"')
         return self
 
 

@@ -117,12 +117,10 @@ def replace_file(path: Path, data: bytes) -> None:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         write_file(fresh, data)
-        with _operation("rename", fresh, path):
-            fresh.replace(path)
+        rename(fresh, path)
     except StorageError:
         discard(fresh)
         raise
-    fsync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -149,9 +147,9 @@ def fsync_folder(path: Path) -> None:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Move a file or folder to a name that is free, and make that durable."""
+    """Move a folder to a name that is free, or a file to any name, and make that durable."""
     with _operation("rename", path, target):
-        path.rename(target)
+        path.replace(target)
     fsync_folder(target.parent)
     if path.parent != target.parent:
         fsync_folder(path.parent)

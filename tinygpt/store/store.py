@@ -23,14 +23,13 @@ from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, read_run
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
 from tinygpt.store.out import NewFolder, Out
-from tinygpt.store.upkeep import Fault, collect, repair, verify
 
 LATEST = "latest"
 _NOTHING: Mapping[str, Any] = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
 
 
-def _say_nothing(text: str) -> None:
+def say_nothing(text: str) -> None:
     pass
 
 
@@ -130,8 +129,14 @@ class Store:
         """The lock of a run (`stage-key12`), or of all (`store`)."""
         return self.root / ".locks" / f"{name}.lock"
 
+    def hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Hold a lock by its name (see `lock_file`), alone or with other shared holders."""
+        self._make_root()
+        files.make_folder(self.lock_file(name).parent)
+        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
+
     @contextmanager
-    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Iterator[None]:
+    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = say_nothing) -> Iterator[None]:
         """Be the only process that makes this key; `gc` stays out meanwhile.
 
         Args:
@@ -139,7 +144,7 @@ class Store:
             waiting: told once, after a second, who holds it.
         """
         run = f"{stage}-{key[:ID_LENGTH]}"
-        with self._hold("store", timeout, waiting, shared=True), self._hold(run, timeout, waiting):
+        with self.hold("store", timeout, waiting, shared=True), self.hold(run, timeout, waiting):
             yield
 
     def checkpoints(self, stage: str, key: Key) -> Checkpoints:
@@ -151,24 +156,6 @@ class Store:
         runs = [read_run(self.root, folder) for folder in entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
         return sorted(waiting, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
-
-    def verify(self) -> builtins.list[Fault]:
-        """Everything that is wrong; nothing is changed."""
-        return verify(self)
-
-    def repair(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> builtins.list[Fault]:
-        """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
-        with self._hold("store", timeout, waiting):
-            faults = verify(self)
-            repair(self, faults)
-        return faults
-
-    def gc(
-        self, *, timeout: float | None = None, waiting: Tell = _say_nothing
-    ) -> tuple[builtins.list[Artifact], dict[Path, int]]:
-        """Remove every artifact that nothing needs (see `garbage`), the trash and leftovers; the latter with their bytes."""
-        with self._hold("store", timeout, waiting):
-            return collect(self)
 
     def is_pinned(self, artifact: Artifact) -> bool:
         """Whether `gc` must keep an artifact whatever becomes of the rest."""
@@ -201,11 +188,6 @@ class Store:
             with suppress(ArtifactError, StorageError):
                 found.append(Artifact.load(folder, self.root))
         return sorted(found, key=lambda artifact: (artifact.created, artifact.id), reverse=True)
-
-    def _hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
-        self._make_root()
-        files.make_folder(self.lock_file(name).parent)
-        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
 
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():

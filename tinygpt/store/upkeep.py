@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
 from tinygpt.store.checkpoints import RUN, RUN_FOLDER, read_run
 from tinygpt.store.files import entries
-
-if TYPE_CHECKING:
-    from tinygpt.store.store import Store
+from tinygpt.store.locks import Tell
+from tinygpt.store.store import Store, say_nothing
 
 PRECIOUS = "train"  # hours of work: models go only where somebody removes them
 _RUN_OR_LEFTOVER = re.compile(rf"(?P<run>{RUN_FOLDER.pattern})(?P<random>\.[0-9a-f]+)?")
@@ -42,7 +40,7 @@ class Fault:
     text: str
 
 
-def verify(store: "Store") -> list[Fault]:
+def verify(store: Store) -> list[Fault]:
     """Everything that is wrong in a store; nothing is changed. Work in progress of living processes is no fault."""
     faults: list[Fault] = []
     for above in store.stages():
@@ -57,11 +55,14 @@ def verify(store: "Store") -> list[Fault]:
     return faults
 
 
-def repair(store: "Store", faults: list[Fault]) -> None:
-    """Move what is at fault to the trash, deleting nothing; call it with the store to yourself."""
-    for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
-        if os.path.lexists(culprit):  # else it went with the folder around it
-            files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+def repair(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> list[Fault]:
+    """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
+    with store.hold("store", timeout, waiting):
+        faults = verify(store)
+        for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
+            if os.path.lexists(culprit):  # else it went with the folder around it
+                files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+    return faults
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
     return []
 
 
-def _unfinished(store: "Store", folder: Path, faults: list[Fault]) -> None:
+def _unfinished(store: Store, folder: Path, faults: list[Fault]) -> None:
     """The faults of an unfinished run, or the leftovers of a killed process."""
     match = _RUN_OR_LEFTOVER.fullmatch(folder.name)
     living = match is not None and locks.is_held(store.lock_file(match["run"]))
@@ -129,7 +130,7 @@ def _identity(path: Path) -> int | None:
     return None
 
 
-def garbage(store: "Store") -> list[Artifact]:
+def garbage(store: Store) -> list[Artifact]:
     """The artifacts that nothing needs, newest first.
 
     Needed are: what is pinned, every model, the newest artifact of each stage, what unfinished runs read, and all that these were
@@ -155,24 +156,25 @@ def garbage(store: "Store") -> list[Artifact]:
     return [artifact for artifact in everything if artifact.folder not in kept]
 
 
-def collect(store: "Store") -> tuple[list[Artifact], dict[Path, int]]:
-    """Remove the garbage, the trash and what dead processes left; call it with the store to yourself.
+def gc(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> tuple[list[Artifact], dict[Path, int]]:
+    """Remove the garbage, the trash and what dead processes left.
 
     Returns:
         The artifacts that nothing needed, and the bytes of each other thing that was removed.
     """
-    artifacts, others = garbage(store), entries(store.trash)
-    for folder in entries(store.partial):
-        match = RUN_FOLDER.fullmatch(folder.name)
-        if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
-            others.append(folder)
-        else:
-            others += [entry for entry in entries(folder) if entry.name.startswith(".")]
-    sizes = {path: _size(path) for path in others}
-    # One rename takes an artifact away; a half-removed one is never seen.
-    others += [files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}") for artifact in artifacts]
-    for path in others:
-        files.remove(path)
+    with store.hold("store", timeout, waiting):
+        artifacts, others = garbage(store), entries(store.trash)
+        for folder in entries(store.partial):
+            match = RUN_FOLDER.fullmatch(folder.name)
+            if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
+                others.append(folder)
+            else:
+                others += [entry for entry in entries(folder) if entry.name.startswith(".")]
+        sizes = {path: _size(path) for path in others}
+        # One rename takes an artifact away; a half-removed one is never seen.
+        others += [files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}") for artifact in artifacts]
+        for path in others:
+            files.remove(path)
     return artifacts, sizes
 
 
