@@ -15,13 +15,7 @@ FIELDS = {f"{name}.{key}": field for name, table in TABLES.items() for key, fiel
 """Every key by its full name, e.g., "train.max_steps"."""
 
 _KINDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "array": "a list of texts"}
-_LIMITS = {
-    "exclusiveMinimum": "more than {}",
-    "minimum": "at least {}",
-    "exclusiveMaximum": "less than {}",
-    "maximum": "at most {}",
-    "minLength": "not empty",
-}
+_LIMITS = {"exclusiveMinimum": "more than", "minimum": "at least", "exclusiveMaximum": "less than", "maximum": "at most"}
 
 
 def requirement(name: str) -> str:
@@ -32,8 +26,9 @@ def requirement(name: str) -> str:
     if "enum" in kind:
         words = " or ".join(f'"{choice}"' for choice in kind["enum"])
     else:
-        limits = " and ".join(limit.format(kind[name]) for name, limit in _LIMITS.items() if name in kind)
-        words = _KINDS[kind["type"]] + (f", {limits}" if limits else "")
+        limits = [f"{limit} {kind[name]}" for name, limit in _LIMITS.items() if name in kind]
+        limits += ["not empty"] if "minLength" in kind else []
+        words = _KINDS[kind["type"]] + (f", {' and '.join(limits)}" if limits else "")
     if none:
         words += ', or "none"' if "," in words else ' or "none"'
     return words

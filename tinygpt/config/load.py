@@ -48,7 +48,7 @@ def load_config(
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, object]] | None = None,
     cwd: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> LoadedConfig:
     """Read the configuration: flag > `sets` > environment > file > preset > default.
 
@@ -59,13 +59,12 @@ def load_config(
         sets: "table.key=value", read by the key's type.
         flags: key -> (flag as typed, value); a value of None is a flag that was not given, a str is read like one of `sets`.
         cwd: the working directory; None for the process's own.
-        environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset); None for the process's own.
+        environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset).
 
     Raises:
         ConfigError: the first thing that is wrong, the place it came from, and what to write instead.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    environ = os.environ if environ is None else environ
     chosen = preset or environ.get("TINYGPT_PRESET")
     found = find_config(cwd)
     path = config_file if config_file is not None or chosen else found
@@ -96,13 +95,13 @@ def find_config(cwd: Path) -> Path | None:
     return next((folder / CONFIG_NAME for folder in (cwd, *cwd.parents) if (folder / CONFIG_NAME).is_file()), None)
 
 
-def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the store: `--store`, TINYGPT_STORE, artifacts/ beside the tinygpt.toml found from `cwd`, or `cwd`/artifacts.
 
     It does not depend on `--config` and `--preset`: recipes tried in one place share one store.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    named = flag or (os.environ if environ is None else environ).get("TINYGPT_STORE")
+    named = flag or environ.get("TINYGPT_STORE")
     if named:
         return cwd / Path(named).expanduser()
     found = find_config(cwd)

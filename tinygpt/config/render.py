@@ -29,9 +29,8 @@ def render(config: Config, language: str, origins: Mapping[str, str] | None = No
     """
     if language == "json":
         tables = config.model_dump(mode="json")
-        return (
-            json.dumps({"config": tables, "origins": dict(origins)} if origins else tables, indent=2, ensure_ascii=False) + "\n"
-        )
+        said = {"config": tables, "origins": dict(origins)} if origins else tables
+        return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
     header, line, none = _FORMS[language]
     indent = line[: len(line) - len(line.lstrip())]
     lines = [] if origins else [_HEAD]

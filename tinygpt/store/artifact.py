@@ -194,20 +194,15 @@ class Artifact:
         return self.folder / name
 
     def open(self, name: str) -> BinaryIO:
-        """A file, hashed through the descriptor that is returned and rewound.
+        """A file, hashed through the open file that is returned, rewound.
 
         Raises:
             CorruptArtifactError: it is missing or not what was written.
         """
-        stream = self._sized(name)
-        try:
-            with refusals(self.path(name)):
-                self._compare(name, hash_stream(stream))
-                stream.seek(0)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        with self._sized(name) as stream, refusals(self.path(name)):
+            self._compare(name, hash_stream(stream))
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # stream.seek would only move within its buffer
+            return os.fdopen(os.dup(stream.fileno()), "rb")
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, checked; see `open`."""

@@ -19,10 +19,9 @@ from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, Us
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Inputs, Manifest, Tables, now
-from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, read_run
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
-from tinygpt.store.out import NewFolder, Out
+from tinygpt.store.out import Checkpoints, NewFolder, Out, read_run
 
 LATEST = "latest"
 _NOTHING: Mapping[str, Any] = {}
@@ -153,7 +152,7 @@ class Store:
 
     def unfinished(self) -> builtins.list[Checkpoints]:
         """Interrupted runs that can be continued, newest first."""
-        runs = [read_run(self.root, folder) for folder in entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
+        runs = [read_run(self.root, folder) for folder in entries(self.partial)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
         return sorted(waiting, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
 

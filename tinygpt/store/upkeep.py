@@ -4,7 +4,6 @@ Every file of every artifact and checkpoint is hashed, and the search goes on af
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from pathlib import Path
 from tinygpt.errors import StorageError
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
-from tinygpt.store.checkpoints import RUN, RUN_FOLDER, read_run
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
+from tinygpt.store.out import RUN, RUN_FOLDER, read_run
 from tinygpt.store.store import Store, say_nothing
 
 PRECIOUS = "train"  # hours of work: models go only where somebody removes them
-_RUN_OR_LEFTOVER = re.compile(rf"(?P<run>{RUN_FOLDER.pattern})(?P<random>\.[0-9a-f]+)?")
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,9 @@ def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
 
 def _unfinished(store: Store, folder: Path, faults: list[Fault]) -> None:
     """The faults of an unfinished run, or the leftovers of a killed process."""
-    match = _RUN_OR_LEFTOVER.fullmatch(folder.name)
-    living = match is not None and locks.is_held(store.lock_file(match["run"]))
+    living = locks.is_held(store.lock_file(folder.name.partition(".")[0]))  # a killed process's folder has a random suffix
     leftovers = [folder]
-    if match and not match["random"]:
+    if RUN_FOLDER.fullmatch(folder.name):
         inner, checkpoints, run = _listed(folder, faults), _listed(folder / CHECKPOINT, faults), folder / RUN
         for entry in checkpoints:
             faults += _examined(store.root, entry, folder.name[-ID_LENGTH:])
