@@ -116,12 +116,11 @@ class Manifest(BaseModel):
         """
         try:
             manifest = cls.model_validate(json.loads(data))
-            faithful = manifest.to_bytes() == data
+            if manifest.to_bytes() == data:
+                return manifest
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-        if not faithful:
-            raise ValueError("differs from its own hash")
-        return manifest
+        raise ValueError("differs from its own hash")
 
 
 @dataclass(frozen=True)
