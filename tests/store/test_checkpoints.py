@@ -106,15 +106,16 @@ def test_an_unfinished_run_is_listed_with_its_recipe_until_it_is_set_aside(tmp_p
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000])
-def test_a_damaged_description_hides_the_run_but_not_its_checkpoints(tmp_path: Path, data: bytes) -> None:
-    run = checkpoints(tmp_path)
-    save(run, 7)
-    (run.folder / "run.json").chmod(0o644)
-    (run.folder / "run.json").write_bytes(data)
-    store = Store(tmp_path)
-    assert store.unfinished() == []
-    assert store.checkpoints("train", KEY).newest() is not None
-    assert "changed" in {fault.kind for fault in upkeep.verify(store)}
+def test_an_unfinished_run_is_described_by_the_newest_checkpoint_whose_manifest_is_sound(tmp_path: Path, data: bytes) -> None:
+    store, run = Store(tmp_path), checkpoints(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    for step, described in ((2, True), (1, False)):
+        path = run.folder / f"checkpoint/step-{step:08d}/manifest.json"
+        path.chmod(0o644)
+        path.write_bytes(data)
+        assert [other.recipe.tables for other in store.unfinished()] == [{"train": {"max_steps": 9}}] * described
+        assert "changed" in {fault.kind for fault in upkeep.verify(store)}
 
 
 def test_publishing_ends_the_unfinished_run(tmp_path: Path) -> None:

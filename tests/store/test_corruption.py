@@ -210,14 +210,14 @@ def test_a_hostile_manifest_with_a_right_hash_is_refused(corpus: Artifact, edit:
     text = json.dumps(edited, indent=1, sort_keys=True) + "\n"
     damage(corpus.folder / "manifest.json", lambda _: text.encode())
     with pytest.raises(CorruptArtifactError):
-        Artifact.load(corpus.folder, corpus.root).check()
+        Artifact.load(corpus.folder).check()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 200_000, b"\xff\xfe", b"null", b'"\\ud800"', b"9" * 5000, b"{}", b"NaN"])
 def test_a_manifest_that_is_no_json_object_is_refused(corpus: Artifact, data: bytes) -> None:
     damage(corpus.folder / "manifest.json", lambda _: data)
     with pytest.raises(CorruptArtifactError):
-        Artifact.load(corpus.folder, corpus.root)
+        Artifact.load(corpus.folder)
 
 
 def test_list_survives_damaged_artifacts_and_resolve_names_them(tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ def test_work_in_progress_is_no_fault(full: Store) -> None:
 
 def test_damage_inside_damage_is_quarantined_once(full: Store) -> None:
     run = full.begin("train", Key(hash_json("other"))).checkpoints
-    rewrite(save(run, 1).path("model.bin"), b"?")
-    (run.folder / "run.json").unlink()
+    checkpoint = save(run, 1)
+    rewrite(checkpoint.path("model.bin"), b"?")
+    checkpoint.path("best/model.bin").unlink()
     assert {fault.kind for fault in upkeep.verify(full)} == {"missing", "changed", "leftover"}
     upkeep.repair(full)
     assert upkeep.verify(full) == []

@@ -138,24 +138,26 @@ class Artifact:
     root: Path
 
     @classmethod
-    def load(cls, folder: Path, root: Path, key: str = "") -> "Artifact":
+    def load(cls, folder: Path, root: Path | None = None, key: str = "") -> "Artifact":
         """Read and check the manifest of a folder.
 
         Args:
+            root: None for a copy outside of any store.
             key: what its key begins with.
         Raises:
             CorruptArtifactError: there is none, it is not as it was written, or it belongs elsewhere.
             StorageError: it cannot be read.
         """
-        with _open(root, folder, MANIFEST) as stream, refusals(folder / MANIFEST):
+        with _open(root or folder, folder, MANIFEST) as stream, refusals(folder / MANIFEST):
             data = stream.read(MAX_MANIFEST_BYTES)
         try:
             manifest = Manifest.from_bytes(data)
         except ValueError as error:
             raise DamageError(folder, MANIFEST, "changed", "is not as this tinygpt writes it") from error
-        if manifest.place != (folder.parent.name, folder.name) or not manifest.key.startswith(key):
+        at_home = root is None or manifest.place == (folder.parent.name, folder.name)
+        if not (at_home and manifest.key.startswith(key)):
             raise DamageError(folder, MANIFEST, "misnamed", f"belongs to `{'/'.join(manifest.place)}` of key `{manifest.key}`")
-        return cls(folder, manifest, root)
+        return cls(folder, manifest, root or folder)
 
     @property
     def stage(self) -> str:

@@ -2,8 +2,7 @@
 
 .partial/train-<key12>.<random>/               the files of an artifact in the making
          train-<key12>/                        an unfinished run, which its key finds again
-                        run.json               how the run is made: a manifest without files
-                        checkpoint/step-00000010/   an artifact of stage "checkpoint"
+                        checkpoint/step-00000010/   an artifact of stage "checkpoint", made as the run is
                         kept/<name>            side files; whoever keeps them remembers their hashes
 """
 
@@ -18,10 +17,9 @@ from typing import BinaryIO
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, MANIFEST, MAX_MANIFEST_BYTES, Artifact, Manifest, now
+from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, Manifest, now
 from tinygpt.store.files import FileRecord, entries
 
-RUN = "run.json"
 RUN_FOLDER = re.compile(r"([a-z][a-z-]*)-([0-9a-f]{12})")
 _KEPT = "kept"
 _STEP = re.compile(r"step-(\d{8,18})")
@@ -93,7 +91,7 @@ class Checkpoints:
 
     Args:
         root: the store's folder.
-        recipe: how the run is made; written down with the first thing that is kept.
+        recipe: how the run is made; written down in each checkpoint.
     """
 
     def __init__(self, root: Path, recipe: Manifest) -> None:
@@ -192,10 +190,8 @@ class Checkpoints:
         return self.folder / _KEPT / name
 
     def _begin(self) -> None:
-        """Make the run's folder, say in it what the run is, and sweep up what a killed process left there."""
+        """Make the run's folder and sweep up what a killed process left there."""
         files.make_folder(self.folder)
-        if not (self.folder / RUN).exists():
-            files.replace_file(self.folder / RUN, self.recipe.to_bytes())
         for entry in (*entries(self.folder), *entries(self.folder / _KEPT)):
             if entry.name.startswith("."):
                 files.remove(entry)
@@ -207,13 +203,13 @@ class Checkpoints:
 
 
 def read_run(root: Path, folder: Path) -> Checkpoints | None:
-    """The unfinished run that a folder of `.partial` holds, None if its description is missing or damaged."""
-    try:
-        with files.open_beneath(root, folder / RUN) as stream:
-            run = Checkpoints(root, Manifest.from_bytes(stream.read(MAX_MANIFEST_BYTES)))
-    except (OSError, ValueError):
-        return None
-    return run if run.folder == folder else None
+    """The unfinished run that a folder of `.partial` holds, as its newest sound manifest describes it; None if there is none."""
+    if match := RUN_FOLDER.fullmatch(folder.name):
+        for checkpoint in reversed(entries(folder / CHECKPOINT)):
+            with suppress(ArtifactError, StorageError):
+                manifest = Artifact.load(checkpoint, root, match[2]).manifest
+                return Checkpoints(root, manifest.model_copy(update={"stage": match[1]}))
+    return None
 
 
 class Out(NewFolder):

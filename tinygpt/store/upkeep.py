@@ -14,7 +14,7 @@ from tinygpt.store import files, locks
 from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
-from tinygpt.store.out import RUN, RUN_FOLDER, read_run
+from tinygpt.store.out import RUN_FOLDER
 from tinygpt.store.store import Store, say_nothing
 
 PRECIOUS = "train"  # hours of work: models go only where somebody removes them
@@ -88,13 +88,11 @@ def _unfinished(store: Store, folder: Path, faults: list[Fault]) -> None:
     living = locks.is_held(store.lock_file(folder.name.partition(".")[0]))  # a killed process's folder has a random suffix
     leftovers = [folder]
     if RUN_FOLDER.fullmatch(folder.name):
-        inner, checkpoints, run = _listed(folder, faults), _listed(folder / CHECKPOINT, faults), folder / RUN
-        for entry in checkpoints:
+        inner = _listed(folder, faults)
+        for entry in _listed(folder / CHECKPOINT, faults):
             faults += _examined(store.root, entry, folder.name[-ID_LENGTH:])
-        if not (living or folder.is_symlink() or read_run(store.root, folder)):
-            kind = "changed" if run in inner else "missing" if checkpoints else "leftover"
-            faults.append(Fault(kind, run, run if run in inner else folder, f"`{run}` is not there as it was written"))
-        leftovers = [entry for entry in inner if entry.name.startswith(".")]
+        if (folder / CHECKPOINT).exists() or folder.is_symlink():
+            leftovers = [entry for entry in inner if entry.name.startswith(".")]
     if not living:
         text = "was left by a process that ended before its time"
         faults += [Fault("leftover", path, path, f"`{path}` {text}") for path in leftovers]
@@ -163,7 +161,8 @@ def gc(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothin
         artifacts, others = garbage(store), entries(store.trash)
         for folder in entries(store.partial):
             match = RUN_FOLDER.fullmatch(folder.name)
-            if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
+            over = match and (store.root / match[1] / match[2]).exists()  # its result is published
+            if not match or over or not entries(folder / CHECKPOINT):
                 others.append(folder)
             else:
                 others += [entry for entry in entries(folder) if entry.name.startswith(".")]
