@@ -58,9 +58,9 @@ def help_block(command: str = "") -> str:
 
 def main() -> None:
     """Rewrite the files that differ and name them."""
-    from tinygpt.config import Config, render_toml
+    from tinygpt.config import Config, render
 
-    reference = render_toml(Config())
+    reference = render(Config(), "toml")
     after = {ROOT / "tinygpt.toml": reference, ROOT / "tinygpt" / "presets" / "reference.toml": reference}
     after |= {path: generated(path.read_text(encoding="utf-8")) for path in documents()}
     for path, text in after.items():

@@ -16,7 +16,10 @@ TinygptError                  1  unexpected failure
 └── Interrupted         130/143  SIGINT or SIGTERM; a checkpoint was saved
 """
 
+import errno
+import os
 import signal
+from pathlib import Path
 
 
 class TinygptError(Exception):
@@ -87,6 +90,14 @@ class StorageError(TinygptError):
     """The disk is full, read-only or failing."""
 
     exit_code = 8
+
+    @classmethod
+    def refused(cls, error: OSError, path: Path | str) -> "StorageError":
+        """The one sentence for what the operating system refused to do with `path`, and what to do about it."""
+        why = os.strerror(error.errno) if error.errno else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        first = "free some space, e.g., with `tinygpt artifacts gc`," if full else "check the disk and the permissions,"
+        return cls(f"cannot use `{path}`: {why.lower()}", hint=f"{first} or choose another store with `--store DIR`")
 
 
 class BusyError(TinygptError):

@@ -20,9 +20,8 @@ def canonical_json(value: object) -> bytes:
     Raises:
         ValueError: NaN, infinity, or an object JSON has no form for.
     """
-    return json.dumps(_integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    text = json.dumps(_integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _integral(value: object) -> object:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from tinygpt import __version__
 from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
 from tinygpt.hashing import Digest, Key, hash_json
 from tinygpt.report import Report
-from tinygpt.store import Artifact, Manifest, Out, Store
+from tinygpt.store import Artifact, Inputs, Manifest, Out, Store
 from tinygpt.store.artifact import Tables
 
 
@@ -35,23 +36,21 @@ class Stage:
     outside: tuple[str, ...] = ()
 
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("corpus", 1, ("data",), (), outside=("data.source",)),
-        Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
-        Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
-        Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
-        Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
-        Stage("sample", 1, ("sample",), ("train", "tokenize")),
-        Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
-    )
-}
+_IN_ORDER = (
+    Stage("corpus", 1, ("data",), (), outside=("data.source",)),
+    Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
+    Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
+    Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
+    Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
+    Stage("sample", 1, ("sample",), ("train", "tokenize")),
+    Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+)
+STAGES = {stage.name: stage for stage in _IN_ORDER}
 
 Outside = Mapping[str, str]
 """What stands in the keys instead of a spelling: {"data.source": fingerprint, "eval.text": hash}."""
 
-Runner = Callable[[Config, Mapping[str, Artifact], Out, Report], None]
+Runner = Callable[[Config, Inputs, Out, Report], None]
 
 
 def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, dict[str, object]]:
@@ -60,11 +59,8 @@ def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, di
     Raises:
         ValueError: `outside` lacks a value for a key that names something outside the configuration.
     """
-    values = config.model_dump(mode="json")
-    tables: dict[str, dict[str, object]] = {}
-    for name in stage.tables:
-        table, _, key = name.partition(".")
-        tables.setdefault(table, {}).update({key: values[table][key]} if key else values[table])
+    wanted: dict[str, Any] = {table: {key} if key else True for table, _, key in (name.partition(".") for name in stage.tables)}
+    tables = config.model_dump(mode="json", include=wanted)
     for name in stage.outside:
         table, _, key = name.partition(".")
         if tables[table][key] is not None:
@@ -118,7 +114,7 @@ def plan(config: Config, store: Store, outside: Outside, until: str = "plot") ->
     return planned
 
 
-def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> Planned:
+def _plan_one(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> Planned:
     key = stage_key(stage, config, _digests(inputs), outside)
     try:
         artifact = store.find(stage.name, key)
@@ -127,11 +123,11 @@ def _plan_one(stage: Stage, config: Config, inputs: Mapping[str, Artifact], stor
     return Planned(stage, key, artifact, "cached" if artifact else why(stage, config, inputs, store, outside))
 
 
-def _digests(inputs: Mapping[str, Artifact]) -> dict[str, Digest]:
+def _digests(inputs: Inputs) -> dict[str, Digest]:
     return {name: artifact.digest for name, artifact in inputs.items()}
 
 
-def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Store, outside: Outside) -> str:
+def why(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> str:
     """Why no cached result fits: what differs from the newest one, e.g., "train.max_steps 300 -> 600"."""
     made = store.list(stage.name)
     if not made:
@@ -142,23 +138,15 @@ def why(stage: Stage, config: Config, inputs: Mapping[str, Artifact], store: Sto
 
 def differences(old: Manifest, tables: Tables, inputs: Mapping[str, Digest], version: int) -> list[str]:
     """The configuration keys, inputs and version that differ from a recorded manifest, old -> new."""
-    before, after = _flat(old.tables), _flat(tables)
-    changes = [
-        f"{name} {_short(before.get(name))} -> {_short(after.get(name))}"
-        for name in sorted(before | after)
-        if before.get(name, "") != after.get(name, "")
-    ]
-    for name, digest in inputs.items():
-        was = old.inputs[name]["digest"] if name in old.inputs else None
-        if was != digest:
-            changes.append(f"input {name} {_short(was and was[:12])} -> {digest[:12]}")
-    if version != old.version:
-        changes.append(f"stage version {old.version} -> {version}")
-    return changes
+    before = _facts(old.tables, {name: made["digest"] for name, made in old.inputs.items()}, old.version)
+    after = _facts(tables, inputs, version)
+    names = [name for name in before | after if before.get(name, "") != after.get(name, "")]
+    return [f"{name} {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
 
 
-def _flat(tables: Tables) -> dict[str, object]:
-    return {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}
+def _facts(tables: Tables, inputs: Mapping[str, Digest], version: int) -> dict[str, object]:
+    facts: dict[str, object] = {f"{table}.{key}": values[key] for table, values in tables.items() for key in sorted(values)}
+    return facts | {f"input {name}": digest[:12] for name, digest in inputs.items()} | {"stage version": version}
 
 
 def _short(value: object) -> str:
@@ -182,10 +170,8 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
     found = {one.stage.name: one.artifact for one in planned if one.artifact}
     missing = [name for name in STAGES if name in stage.inputs and name not in found]
     if missing:
-        raise MissingArtifactError(
-            f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`",
-            hint=f"run `tinygpt run --until {missing[-1]}`",
-        )
+        wrong = f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`"
+        raise MissingArtifactError(wrong, hint=f"run `tinygpt run --until {missing[-1]}`")
     return {name: found[name] for name in stage.inputs}
 
 
@@ -206,7 +192,7 @@ class Outcome:
 def execute(
     stage: Stage,
     config: Config,
-    inputs: Mapping[str, Artifact],
+    inputs: Inputs,
     *,
     store: Store,
     outside: Outside,

@@ -70,9 +70,8 @@ def table(title: str, rows: Sequence[tuple[str, str]], width: int | None = None)
     lines = [f"  {escape(label).ljust(label_width)}  {escape(value)}".rstrip() for label, value in rows]
     if width is not None:
         below = " " * (label_width + 4)
-        lines = [
-            textwrap.fill(line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False) for line in lines
-        ]
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
+        lines = [wrapper.fill(line) for line in lines]
     return "\n".join([escape(title), *lines])
 
 

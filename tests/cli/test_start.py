@@ -44,13 +44,13 @@ def test_help_loads_nothing_heavy(arguments):
 @pytest.mark.parametrize(
     ("arguments", "wrong", "right"),
     [
-        (["trian"], "`trian` is not a command", "did you mean `tinygpt train`?"),
-        (["artifacts", "lst"], "`lst` is not a command", "did you mean `tinygpt artifacts ls`?"),
+        (["trian"], "no such command `trian`", "did you mean `tinygpt train`?"),
+        (["artifacts", "lst"], "no such command `lst`", "did you mean `tinygpt artifacts ls`?"),
         (["sample", "--tempreture", "3"], "`--tempreture` is not a flag of `tinygpt sample`", "did you mean `--temperature`?"),
         (["sample", "--top-k", "many"], 'must be an integer, at least 1, or "none" (from --top-k)', "likeliest"),
-        (["train", "--max-minutes", "many"], "`--max-minutes`", "`tinygpt train --help` lists the flags"),
+        (["train", "--max-minutes", "many"], "`--max-minutes`", "`tinygpt train --help` lists what there is"),
         (["sample", "--top-p", "1.5"], "`sample.top_p` = 1.5", "likeliest"),
-        (["train", "--max-steps"], "--max-steps", "--help` lists the flags"),
+        (["train", "--max-steps"], "--max-steps", "--help` lists what there is"),
         (["train", "--resume", "--fresh"], "contradict", "one of them"),
         (["run", "--until", "trian"], "`trian` is not a stage", "did you mean `train`?"),
         (["run", "--set", "train.max_step=3"], "`train.max_step`", "`train.max_steps`"),
@@ -161,17 +161,6 @@ def test_sigterm_exits_143(capsys):
     signals = failures.Signals()
     assert failures.exit_code(lambda: signal.raise_signal(signal.SIGTERM), ["tokenize"], signals, str) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err
-
-
-def test_where_no_handlers_can_be_set_everything_else_still_works(monkeypatch):
-    def refuse(*_: object) -> None:
-        raise ValueError("signal only works in main thread")
-
-    monkeypatch.setattr(signal, "signal", refuse)
-    reached = False
-    with failures.Signals().caught():
-        reached = True
-    assert reached
 
 
 class TestCommandsAsTyped:

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tinygpt.config import Config, SampleConfig, load_config, render_init, render_json, render_toml, render_yaml
+from tinygpt.config import Config, SampleConfig, load_config, render, render_init
 from tinygpt.config.fields import FIELDS, TABLES
 from tinygpt.errors import ConfigError
 
@@ -78,9 +78,9 @@ AWKWARD = Config(sample=SampleConfig(prompt='"# \\ \x7f\x85\u2028\ufeff\U0001f60
 def test_property_17_a_configuration_survives_yaml_and_toml_with_every_field(config):
     folder = Path(__file__).parent
     for text, name, parse in (
-        (render_yaml(config), "c.yaml", yaml.safe_load),
-        (render_toml(config), "c.toml", tomllib.loads),
-        (render_json(config), "c.json", json.loads),
+        (render(config, "yaml"), "c.yaml", yaml.safe_load),
+        (render(config, "toml"), "c.toml", tomllib.loads),
+        (render(config, "json"), "c.json", json.loads),
     ):
         plain = parse(text)
         # any reader of the language sees the values, not only ours
@@ -100,13 +100,13 @@ def read_back(text: str, name: str, folder: Path) -> Config:
 
 
 def test_the_shipped_file_is_preset_reference_is_the_defaults(root):
-    expected = render_toml(Config()).encode()
+    expected = render(Config(), "toml").encode()
     assert (root / "tinygpt" / "presets" / "reference.toml").read_bytes() == expected
     assert (root / "tinygpt.toml").read_bytes() == expected
 
 
 def test_every_key_is_written_with_its_meaning_in_the_order_of_the_tables():
-    text = render_toml(Config())
+    text = render(Config(), "toml")
     comments = " ".join(line.removeprefix("# ") for line in text.splitlines())
     position = 0
     for name, field in FIELDS.items():
@@ -118,11 +118,11 @@ def test_every_key_is_written_with_its_meaning_in_the_order_of_the_tables():
 
 def test_origins_are_shown_behind_the_values_and_the_text_stays_readable():
     loaded = load_config(preset="laptop", sets=["train.seed=5"], cwd=Path("/"), environ={})
-    toml, yml = render_toml(loaded.config, loaded.origins), render_yaml(loaded.config, loaded.origins)
+    toml, yml = render(loaded.config, "toml", loaded.origins), render(loaded.config, "yaml", loaded.origins)
     assert "seed = 5  # --set" in toml
     assert "  dropout: 0.0  # preset laptop" in yml
     assert Config.model_validate(tomllib.loads(toml)) == Config.model_validate(yaml.safe_load(yml)) == loaded.config
-    assert json.loads(render_json(loaded.config, loaded.origins))["origins"]["train.seed"] == "--set"
+    assert json.loads(render(loaded.config, "json", loaded.origins))["origins"]["train.seed"] == "--set"
 
 
 def test_init_writes_the_preset_complete_with_a_source_that_works_from_everywhere(tmp_path):
@@ -137,6 +137,6 @@ def test_init_writes_the_preset_complete_with_a_source_that_works_from_everywher
 
 
 def test_json_integers_and_lists_are_accepted_and_other_types_are_not():
-    assert Config.model_validate_json(render_json(AWKWARD)) == AWKWARD
+    assert Config.model_validate_json(render(AWKWARD, "json")) == AWKWARD
     with pytest.raises(ValidationError):
         Config.model_validate({"train": {"batch_size": 1.0}})

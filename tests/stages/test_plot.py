@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.training import prepare, publish, run_training
-from tinygpt.config import Config, EvalConfig, PlotConfig
+from tinygpt.config.tables import Config, EvalConfig, PlotConfig
 from tinygpt.errors import ConfigError, CorruptArtifactError, StoppedEarly
 from tinygpt.pipeline import STAGES, Outcome, execute, stage_key
 from tinygpt.report import SilentReport

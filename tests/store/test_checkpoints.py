@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.workload import KillAt, KilledError, Recorder
+from tests.store.workload import KillAt, KilledError, Recorder, watched
 from tinygpt.errors import MissingArtifactError
 from tinygpt.hashing import Key, hash_json
-from tinygpt.store import Artifact, Checkpoints, Store, files
+from tinygpt.store import Artifact, Checkpoints, Store, upkeep
 
 pytestmark = pytest.mark.usefixtures("fast")
 KEY = Key(hash_json("test"))
@@ -47,7 +47,7 @@ def test_a_damaged_newest_is_skipped_and_found(tmp_path: Path, name: str) -> Non
     newest = run.newest()
     assert newest
     assert newest.manifest.provenance["step"] == 1
-    faults = [fault for fault in Store(tmp_path).verify() if fault.kind != "leftover"]
+    faults = [fault for fault in upkeep.verify(Store(tmp_path)) if fault.kind != "leftover"]
     assert [fault.culprit for fault in faults] == [run.folder / "checkpoint/step-00000002"]
 
 
@@ -66,11 +66,11 @@ def test_killed_anywhere_in_the_rotation_there_is_a_whole_checkpoint(tmp_path: P
             saved.append(step)
 
     recorder = Recorder()
-    with files.watched(recorder):
+    with watched(recorder):
         rotate(tmp_path / "count", [])
     for number in range(1, len(recorder.log) + 1):
         root, saved = tmp_path / str(number), list[int]()
-        with files.watched(KillAt(number)), pytest.raises(KilledError):
+        with watched(KillAt(number)), pytest.raises(KilledError):
             rotate(root, saved)
         newest = Store(root).checkpoints("train", KEY).newest()
         step = newest.manifest.provenance["step"] if newest else 0
@@ -106,15 +106,16 @@ def test_an_unfinished_run_is_listed_with_its_recipe_until_it_is_set_aside(tmp_p
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000])
-def test_a_damaged_description_hides_the_run_but_not_its_checkpoints(tmp_path: Path, data: bytes) -> None:
-    run = checkpoints(tmp_path)
-    save(run, 7)
-    (run.folder / "run.json").chmod(0o644)
-    (run.folder / "run.json").write_bytes(data)
-    store = Store(tmp_path)
-    assert store.unfinished() == []
-    assert store.checkpoints("train", KEY).newest() is not None
-    assert "changed" in {fault.kind for fault in store.verify()}
+def test_an_unfinished_run_is_described_by_the_newest_checkpoint_whose_manifest_is_sound(tmp_path: Path, data: bytes) -> None:
+    store, run = Store(tmp_path), checkpoints(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    for step, described in ((2, True), (1, False)):
+        path = run.folder / f"checkpoint/step-{step:08d}/manifest.json"
+        path.chmod(0o644)
+        path.write_bytes(data)
+        assert [other.recipe.tables for other in store.unfinished()] == [{"train": {"max_steps": 9}}] * described
+        assert "changed" in {fault.kind for fault in upkeep.verify(store)}
 
 
 def test_publishing_ends_the_unfinished_run(tmp_path: Path) -> None:

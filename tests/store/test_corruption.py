@@ -13,7 +13,7 @@ from tinygpt.errors import CorruptArtifactError, TinygptError
 from tinygpt.hashing import hash_json
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Store
+from tinygpt.store import Artifact, Store, upkeep
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -41,7 +41,7 @@ def is_noticed(corpus: Artifact, file: str) -> bool:
     except CorruptArtifactError as error:
         told = f"corpus/{corpus.id}" in error.message and file in error.message
         helped = error.hint == "rebuild it with `tinygpt run --until corpus --force`"
-        return told and helped and [fault.culprit for fault in store.verify()] == [corpus.folder]
+        return told and helped and [fault.culprit for fault in upkeep.verify(store)] == [corpus.folder]
     return False
 
 
@@ -66,7 +66,7 @@ def test_every_flipped_byte_is_noticed(corpus: Artifact, every: int) -> None:
             damage(path, lambda data, p=place, b=bit: data[:p] + bytes([data[p] ^ b]) + data[p + 1 :])
             assert is_noticed(corpus, name), (name, place, bit)
             damage(path, lambda _, whole=whole: whole)
-    assert Store(corpus.root).verify() == []
+    assert upkeep.verify(Store(corpus.root)) == []
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.full)])
@@ -119,7 +119,7 @@ def test_a_link_at_any_component_is_refused(corpus: Artifact, tmp_path: Path, co
     store = Store(corpus.root)
     with pytest.raises(CorruptArtifactError, match="symbolic link"):
         check(store, corpus)
-    assert {fault.kind for fault in store.verify()} >= {"symlink"}
+    assert {fault.kind for fault in upkeep.verify(store)} >= {"symlink"}
 
 
 def test_swapped_artifacts_are_noticed(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_swapped_artifacts_are_noticed(tmp_path: Path) -> None:
         for artifact in (one, two):
             with pytest.raises(CorruptArtifactError):
                 check(Store(root), artifact)
-        assert {fault.culprit for fault in Store(root).verify()} == {one.folder, two.folder}
+        assert {fault.culprit for fault in upkeep.verify(Store(root))} == {one.folder, two.folder}
         _swap(a, b)
-    assert Store(root).verify() == []
+    assert upkeep.verify(Store(root)) == []
 
 
 def _swap(a: Path, b: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_damaged_cached_artifact_stops_execute_and_force_rebuilds_it(corpus: A
     assert rebuilt.digest == corpus.digest
     rebuilt.check()
     assert len(list(store.trash.iterdir())) == 1
-    assert store.verify() == []
+    assert upkeep.verify(store) == []
     assert notes == []
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.workload import CONFIG, ERRORS, OUTSIDE, FailAt, KillAt, KilledError, Recorder, run_all
+from tests.store.workload import CONFIG, ERRORS, OUTSIDE, FailAt, KillAt, KilledError, Recorder, run_all, watched
 from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, StorageError, TinygptError
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import Report, SilentReport
-from tinygpt.store import Artifact, Out, Store, files
+from tinygpt.store import Artifact, Out, Store, upkeep
 from tinygpt.store.files import Hook, Operation
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -33,7 +33,7 @@ def record(root: Path) -> tuple[list[Operation], dict[str, int]]:
         def append(self, name: str) -> None:
             marks[name] = len(recorder.log)
 
-    with files.watched(recorder):
+    with watched(recorder):
         run_all(root, done=Done())
     return recorder.log, marks
 
@@ -42,12 +42,12 @@ def problems(root: Path, done: list[str], reference: dict[str, str]) -> list[str
     """What is wrong with a store after a crash."""
     try:
         store = Store(root)
-        found = [f"{fault.kind} {fault.path}" for fault in store.verify() if fault.kind != "leftover"]
+        found = [f"{fault.kind} {fault.path}" for fault in upkeep.verify(store) if fault.kind != "leftover"]
         listed = {artifact.stage: artifact.digest for artifact in store.list()}
         found += [f"{name} was done and is lost" for name in done if listed.get(name) != reference[name]]
         if run_all(root) != reference:
             found.append("running again gave other bytes")
-        found += [f"{fault.kind} {fault.path} after running again" for fault in store.verify() if fault.kind != "leftover"]
+        found += [f"{fault.kind} {fault.path} after running again" for fault in upkeep.verify(store) if fault.kind != "leftover"]
     except TinygptError as error:
         found = [error.message]
     return found
@@ -63,7 +63,7 @@ def test_killed_at_every_operation_then_run_again_gives_the_same_bytes(
 ) -> None:
     for number in range(1, operations(tmp_path) + 1, every):
         root, done = tmp_path / str(number), list[str]()
-        with files.watched(KillAt(number)), pytest.raises(KilledError):
+        with watched(KillAt(number)), pytest.raises(KilledError):
             run_all(root, done=done)
         assert problems(root, done, reference) == [], number
 
@@ -74,7 +74,7 @@ def test_killed_twice(tmp_path: Path, reference: dict[str, str]) -> None:
     for case in range(200):
         root, done = tmp_path / str(case), list[str]()
         for _ in range(2):
-            with files.watched(KillAt(rng.randint(1, total))), suppress(KilledError):
+            with watched(KillAt(rng.randint(1, total))), suppress(KilledError):
                 run_all(root, done=done)
         assert problems(root, done, reference) == [], case
 
@@ -87,7 +87,7 @@ def test_an_error_at_every_operation_publishes_nothing_broken(
 ) -> None:
     for number in range(1, operations(tmp_path) + 1, every):
         root, done, hook = tmp_path / f"{number}", list[str](), FailAt(number, error, for_ever=for_ever)
-        with files.watched(hook), suppress(StorageError):
+        with watched(hook), suppress(StorageError):
             run_all(root, done=done)
         assert hook.failed
         assert problems(root, done, reference) == [], (number, hook.failed)
@@ -103,7 +103,7 @@ def test_an_error_while_writing_leaves_no_temporary_files(tmp_path: Path, error:
         operation = log[number - 1]
         if operation.kind in wanted and ".partial" in operation.path.parts and "checkpoint" not in str(operation.path):
             root = tmp_path / str(number)
-            with files.watched(FailAt(number, error)), pytest.raises(StorageError):
+            with watched(FailAt(number, error)), pytest.raises(StorageError):
                 run_all(root)
             left = [path for path in (root / ".partial").glob("*") if "." in path.name]
             left += (root / ".partial").glob("*/.new.*")
@@ -121,7 +121,7 @@ def test_a_failed_fsync_is_not_retried_and_nothing_is_published(tmp_path: Path) 
                 fail(seen)
 
             root = tmp_path / str(number)
-            with files.watched(hook), pytest.raises(StorageError):
+            with watched(hook), pytest.raises(StorageError):
                 run_all(root)
             failed = recorder.log[number - 1]
             assert [o.kind for o in recorder.log[number:] if o.path == failed.path and o.kind == "fsync"] == []
@@ -137,19 +137,19 @@ def test_a_forced_run_spoilt_anywhere_leaves_the_old_bytes_the_new_or_none(tmp_p
     for number in range(1, 26):  # a forced run has 21 operations
         store, notes = Store(tmp_path / str(number)), SilentReport()
         old = run_all(store.root, names=("corpus",))["corpus"]
-        with files.watched(hook(number)), suppress(StorageError, KilledError):
+        with watched(hook(number)), suppress(StorageError, KilledError):
             execute(STAGES["corpus"], CONFIG, {}, store=store, outside=OUTSIDE, runner=other, report=notes, force=True)
         for artifact in store.list():
             artifact.check()
             assert artifact.digest == old or artifact.names() == ["data.bin"]
-        assert [fault for fault in store.verify() if fault.kind != "leftover"] == []
+        assert [fault for fault in upkeep.verify(store) if fault.kind != "leftover"] == []
 
 
 @pytest.mark.parametrize("most", [1, 7])
 def test_short_writes_are_finished(tmp_path: Path, reference: dict[str, str], most: int) -> None:
-    with files.watched(lambda operation: most):
+    with watched(lambda operation: most):
         assert run_all(tmp_path / "store") == reference
-    assert Store(tmp_path / "store").verify() == []
+    assert upkeep.verify(Store(tmp_path / "store")) == []
 
 
 # Power loss (ALICE-lite): what a disk may hold after losing power at some point of the recorded log. Names are certain once their

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.store.workload import run_all
 from tinygpt.errors import StorageError
 from tinygpt.hashing import Key, hash_bytes, hash_json
-from tinygpt.store import Out, Store, files
+from tinygpt.store import Out, Store, files, upkeep
 from tinygpt.store.files import is_safe_name
 
 KEY = Key(hash_json("test"))
@@ -84,8 +84,8 @@ def test_a_link_planted_in_the_store_is_not_followed(tmp_path: Path, fast: None,
         lambda: run_all(store.root, names=("corpus",), force=True),
         lambda: store.put_latest({"story.txt": b"x"}),
         lambda: store.pin(store.list()[0]),
-        lambda: store.gc(timeout=0),
-        lambda: store.repair(timeout=0),
+        lambda: upkeep.gc(store, timeout=0),
+        lambda: upkeep.repair(store, timeout=0),
     ):
         try:
             attempt()
@@ -110,28 +110,28 @@ def test_a_root_that_is_a_link_to_a_folder_works(tmp_path: Path, fast: None) -> 
     (tmp_path / "artifacts").symlink_to(tmp_path / "big disk")
     run_all(tmp_path / "artifacts", names=("corpus",))
     assert len(Store(tmp_path / "artifacts").list()) == 1
-    assert Store(tmp_path / "artifacts").verify() == []
+    assert upkeep.verify(Store(tmp_path / "artifacts")) == []
 
 
 def test_reading_an_empty_store_makes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "artifacts")
-    assert (store.list(), store.find("corpus", KEY), store.unfinished(), store.verify()) == ([], None, [], [])
+    assert (store.list(), store.find("corpus", KEY), store.unfinished(), upkeep.verify(store)) == ([], None, [], [])
     assert not store.root.exists()
 
 
 @pytest.mark.parametrize(
     ("number", "word"),
     [
-        (errno.ENOSPC, "full"),
-        (errno.EDQUOT, "full"),
-        (errno.EROFS, "permission"),
+        (errno.ENOSPC, "space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
         (errno.EACCES, "permission"),
         (errno.EFBIG, "large"),
-        (errno.EIO, "I/O"),
+        (errno.EIO, "input/output"),
     ],
 )
 def test_each_refusal_of_the_system_has_its_sentence_and_hint(number: int, word: str) -> None:
-    error = files.storage_error(OSError(number, "x"), Path("place"))
+    error = StorageError.refused(OSError(number, "x"), Path("place"))
     assert word in error.message
     assert "place" in error.message
     assert error.hint
@@ -175,7 +175,7 @@ def test_latest_holds_plain_copies_of_the_last_results_only(store: Store) -> Non
     latest = store.put_latest({"story.txt": b"3"})
     assert tree(latest) == {str(latest / "story.txt"): b"3"}
     assert store.list() == []
-    assert store.verify() == []
+    assert upkeep.verify(store) == []
 
 
 class WithoutPosix:
@@ -199,15 +199,15 @@ def test_without_posix_the_same_bytes_are_published_and_links_are_refused(
     root = tmp_path / "windows"
     assert run_all(root) == expected
     store = Store(root)
-    assert store.verify() == []
+    assert upkeep.verify(store) == []
     artifact = store.list("corpus")[0]
     artifact.path("data.bin").rename(tmp_path / "aside")
     artifact.path("data.bin").symlink_to(tmp_path / "aside")
-    (fault,) = store.verify()
+    (fault,) = upkeep.verify(store)
     assert fault.kind == "symlink"
-    store.repair()
+    upkeep.repair(store)
     assert run_all(root) == expected
-    store.gc()
+    upkeep.gc(store)
     assert list(store.trash.iterdir()) == []
 
 

@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.store.workload import OUTSIDE, KillAt, KilledError, run_stage, run_train
+from tests.store.workload import OUTSIDE, KillAt, KilledError, run_stage, run_train, watched
 from tinygpt.config.tables import Config, DatasetConfig, TrainConfig
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Store, files
+from tinygpt.store import Artifact, Store, upkeep
 
 
 class Life(RuleBasedStateMachine):
@@ -69,7 +69,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(1, 250), **choices)
     def is_killed(self, number: int, upto: str, steps: int, fraction: float) -> None:
         try:
-            with files.watched(KillAt(number)):
+            with watched(KillAt(number)):
                 self.run(upto, steps, fraction)
         except KilledError:
             return
@@ -79,7 +79,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(1, 40))
     def gc_is_killed(self, number: int) -> None:
         try:
-            with files.watched(KillAt(number)):
+            with watched(KillAt(number)):
                 self.gc()
         except KilledError:
             return
@@ -88,7 +88,7 @@ class Life(RuleBasedStateMachine):
     def gc(self) -> None:
         before = {(artifact.stage, artifact.key): artifact.digest for artifact in self.store.list()}
         try:
-            self.store.gc(timeout=0)
+            upkeep.gc(self.store, timeout=0)
         except CorruptArtifactError:
             assert self.damaged
             return
@@ -120,13 +120,13 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def repair(self) -> None:
-        self.store.repair(timeout=0)
+        upkeep.repair(self.store, timeout=0)
         self.damaged = False
 
     @invariant()
     def nothing_is_wrong_unless_damaged(self) -> None:
         harmless = ("leftover", "dangling")  # what a kill leaves; a pin whose artifact a repair took away
-        assert self.damaged or [fault for fault in self.store.verify() if fault.kind not in harmless] == []
+        assert self.damaged or [fault for fault in upkeep.verify(self.store) if fault.kind not in harmless] == []
 
 
 Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.store.test_checkpoints import save
-from tests.store.workload import CONFIG, OUTSIDE, KillAt, KilledError, run_all, run_stage, run_train
+from tests.store.workload import CONFIG, OUTSIDE, KillAt, KilledError, run_all, run_stage, run_train, watched
 from tinygpt.config.tables import Config, DatasetConfig
 from tinygpt.errors import ArtifactError, BusyError
 from tinygpt.hashing import Key, hash_json
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Store, files, garbage
+from tinygpt.store import Artifact, Store, files, upkeep
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -54,7 +54,7 @@ def plant(store: Store, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
             path.unlink()
             path.mkdir()
         case "leftover":
-            with files.watched(KillAt(12)), pytest.raises(KilledError):
+            with watched(KillAt(12)), pytest.raises(KilledError):
                 run_all(store.root, force=True)
         case "stray":  # and a twin on a disk that does not tell cases apart
             path.with_name("Data.bin").write_bytes(path.read_bytes())
@@ -109,24 +109,24 @@ def test_each_kind_of_damage_is_found_named_quarantined_and_healed(
     full: Store, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     before = {artifact.stage: artifact.digest for artifact in full.list()}
-    assert full.verify() == []
+    assert upkeep.verify(full) == []
     plant(full, kind, monkeypatch)
-    (fault,) = full.verify()
+    (fault,) = upkeep.verify(full)
     assert fault.kind == kind
     assert str(fault.path.name) in fault.text
     trash = len(list(full.trash.iterdir())) if full.trash.exists() else 0
-    assert full.repair() == [fault]
+    assert upkeep.repair(full) == [fault]
     assert len(list(full.trash.iterdir())) == trash + 1
-    assert full.verify() == []
+    assert upkeep.verify(full) == []
     assert run_all(full.root) == before
-    assert full.verify() == []
+    assert upkeep.verify(full) == []
 
 
 def test_verify_goes_on_after_the_first_fault(full: Store) -> None:
     for artifact in full.list():
         for name in artifact.names():
             artifact.path(name).unlink()
-    assert len(full.verify()) == sum(len(artifact.names()) for artifact in full.list())
+    assert len(upkeep.verify(full)) == sum(len(artifact.names()) for artifact in full.list())
 
 
 def test_work_in_progress_is_no_fault(full: Store) -> None:
@@ -135,17 +135,18 @@ def test_work_in_progress_is_no_fault(full: Store) -> None:
         out = full.begin("train", key)
         out.bytes("a", b"")
         save(out.checkpoints, 1)
-        assert full.verify() == []
-    assert [fault.kind for fault in full.verify()] == ["leftover"]
+        assert upkeep.verify(full) == []
+    assert [fault.kind for fault in upkeep.verify(full)] == ["leftover"]
 
 
 def test_damage_inside_damage_is_quarantined_once(full: Store) -> None:
     run = full.begin("train", Key(hash_json("other"))).checkpoints
-    rewrite(save(run, 1).path("model.bin"), b"?")
-    (run.folder / "run.json").unlink()
-    assert {fault.kind for fault in full.verify()} == {"missing", "changed", "leftover"}
-    full.repair()
-    assert full.verify() == []
+    checkpoint = save(run, 1)
+    rewrite(checkpoint.path("model.bin"), b"?")
+    checkpoint.path("best/model.bin").unlink()
+    assert {fault.kind for fault in upkeep.verify(full)} == {"missing", "changed", "leftover"}
+    upkeep.repair(full)
+    assert upkeep.verify(full) == []
 
 
 def changed(store: Store, val_fraction: float) -> Artifact:
@@ -159,15 +160,15 @@ def changed(store: Store, val_fraction: float) -> Artifact:
 def test_gc_keeps_models_newest_pinned_and_all_they_were_made_from(full: Store) -> None:
     old = full.list()
     one, two, three = changed(full, 0.2), changed(full, 0.3), changed(full, 0.4)
-    assert [artifact.id for artifact in garbage(full)] == [two.id, one.id]
+    assert [artifact.id for artifact in upkeep.garbage(full)] == [two.id, one.id]
     full.pin(one)
     assert full.is_pinned(one)
-    collected = full.gc()
-    assert [artifact.id for artifact in collected.artifacts] == [two.id]
+    collected, _ = upkeep.gc(full)
+    assert [artifact.id for artifact in collected] == [two.id]
     assert {artifact.id for artifact in full.list()} == {artifact.id for artifact in [*old, one, three]}
     full.pin(one, pinned=False)
-    assert [artifact.id for artifact in full.gc().artifacts] == [one.id]
-    assert full.verify() == []
+    assert [artifact.id for artifact in upkeep.gc(full)[0]] == [one.id]
+    assert upkeep.verify(full) == []
     assert list(full.trash.iterdir()) == []
 
 
@@ -184,7 +185,7 @@ def test_gc_keeps_what_an_unfinished_run_reads(full: Store) -> None:
         execute(stage, CONFIG, inputs, store=full, outside=OUTSIDE, runner=interrupted, report=SilentReport())
     changed(full, 0.3)
     assert len(full.unfinished()) == 1
-    full.gc()
+    upkeep.gc(full)
     assert base.id in {artifact.id for artifact in full.list()}
     assert full.unfinished()[0].step == 3
 
@@ -194,7 +195,7 @@ def test_gc_does_nothing_when_an_artifact_cannot_be_read(full: Store) -> None:
     changed(full, 0.3)
     rewrite(full.list("train")[0].folder / "manifest.json", b"{}")
     with pytest.raises(ArtifactError):
-        full.gc()
+        upkeep.gc(full)
     assert len(full.list()) == 5
 
 
@@ -203,7 +204,7 @@ def test_gc_removes_what_a_killed_process_left_and_nothing_it_can_continue_from(
     out = full.begin("train", key)
     out.bytes("a", b"x" * 100)
     save(out.checkpoints, 1)
-    assert full.gc().bytes == 100
+    assert sum(upkeep.gc(full)[1].values()) == 100
     assert [path.name for path in full.partial.iterdir()] == [f"train-{key[:12]}"]
     assert full.checkpoints("train", key).newest() is not None
 
@@ -230,12 +231,12 @@ def test_gc_waits_for_a_paused_writer_and_takes_nothing_of_its(full: Store, race
         thread.start()
         assert writing.wait(10)
         with pytest.raises(BusyError):
-            full.gc(timeout=0.05)
+            upkeep.gc(full, timeout=0.05)
         go_on.set()
-        full.gc(timeout=10)
+        upkeep.gc(full, timeout=10)
         thread.join()
         made[0].check()
-        assert full.verify() == []
+        assert upkeep.verify(full) == []
 
 
 def test_gc_killed_at_every_operation_never_leaves_a_half_removed_artifact(full: Store) -> None:
@@ -245,9 +246,9 @@ def test_gc_killed_at_every_operation_never_leaves_a_half_removed_artifact(full:
         changed(full, 0.2)
         changed(full, 0.3)
         try:
-            with files.watched(KillAt(number)):
-                full.gc()
+            with watched(KillAt(number)):
+                upkeep.gc(full)
             finished = True
         except KilledError:
-            assert [fault for fault in full.verify() if fault.kind != "leftover"] == []
+            assert [fault for fault in upkeep.verify(full) if fault.kind != "leftover"] == []
     assert number > 10

@@ -2,14 +2,16 @@
 
 import errno
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from tinygpt.config.tables import Config
 from tinygpt.pipeline import STAGES, execute
 from tinygpt.report import Report, SilentReport
-from tinygpt.store import Artifact, Out, Store
-from tinygpt.store.files import Operation
+from tinygpt.store import Artifact, Out, Store, files
+from tinygpt.store.files import Hook, Operation
 
 CONFIG = Config()
 OUTSIDE = {"data.source": "fingerprint"}
@@ -56,6 +58,13 @@ def run_all(root: Path, *, names: tuple[str, ...] = NAMES, force: bool = False, 
         if done is not None:
             done.append(name)
     return {name: artifact.digest for name, artifact in made.items()}
+
+
+@contextmanager
+def watched(hook: Hook) -> Iterator[None]:
+    """See, and spoil, each operation of the seam within the block."""
+    with patch.object(files, "hook", hook):
+        yield
 
 
 class KilledError(BaseException):

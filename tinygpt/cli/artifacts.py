@@ -45,10 +45,8 @@ def ls(call: Call, *, stage: Stage = None) -> None:
         ui.say_product(f"{artifact.stage:13}  {artifact.id}  {created}  {ui.size(artifact.size):>8}{pinned}")
     for run in store.unfinished():
         ui.say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
-    if not found:
-        ui.say_note(f"nothing in `{store.root}`")
-    else:
-        ui.say_note(f"{ui.count(len(found), 'artifact')}, {ui.size(sum(artifact.size for artifact in found))}")
+    total = ui.size(sum(artifact.size for artifact in found))
+    ui.say_note(f"{ui.count(len(found), 'artifact')}, {total} in `{store.root}`")
 
 
 @app.command()
@@ -56,15 +54,7 @@ def ls(call: Call, *, stage: Stage = None) -> None:
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
     found = call.store().resolve(artifact)
-    manifest = found.manifest
-    facts = {
-        **record(found),
-        "version": manifest.version,
-        "inputs": {name: dict(made) for name, made in manifest.inputs.items()},
-        "tables": manifest.tables,
-        "provenance": manifest.provenance,
-        "files": {name: dict(file) for name, file in manifest.files.items()},
-    }
+    facts = {**record(found), **found.manifest.model_dump()}
     if call.options.json:
         ui.say_json(facts)
     else:
@@ -118,8 +108,10 @@ def _branches(node: dict[str, Any], indent: str = "") -> list[str]:
 @with_options(*COMMON)
 def verify(call: Call, *, repair: Repair = False) -> None:
     """Hash every file of every artifact and compare with what was written."""
+    from tinygpt.store import upkeep
+
     store = call.store()
-    faults = store.repair(timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else store.verify()
+    faults = upkeep.repair(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else upkeep.verify(store)
     whole = len(store.list())
     if call.options.json:
         found = [{"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults]
@@ -138,22 +130,18 @@ def verify(call: Call, *, repair: Repair = False) -> None:
 @with_options(*COMMON)
 def gc(call: Call, *, dry_run: DryRun = False) -> None:
     """Remove what nothing needs: old results but models, the trash, leftovers."""
-    from tinygpt.store import garbage
+    from tinygpt.store import upkeep
 
     store = call.store()
-    if dry_run:
-        unneeded = garbage(store)
-        others, total = 0, sum(artifact.size for artifact in unneeded)
-    else:
-        removed = store.gc(timeout=LOCK_TIMEOUT, waiting=ui.say_note)
-        unneeded, others, total = list(removed.artifacts), removed.others, removed.bytes
+    unneeded, others = (upkeep.garbage(store), {}) if dry_run else upkeep.gc(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note)
+    total = sum([*(artifact.size for artifact in unneeded), *others.values()])
     if call.options.json:
         records = [record(artifact) for artifact in unneeded]
-        ui.say_json({"artifacts": records, "others": others, "bytes": total, "removed": not dry_run})
+        ui.say_json({"artifacts": records, "others": len(others), "bytes": total, "removed": not dry_run})
         return
     for artifact in unneeded:
         ui.say_note(f"{artifact.stage} {artifact.id}  {ui.size(artifact.size)}")
-    leftovers = f" and {ui.count(others, 'leftover')}" if others else ""
+    leftovers = f" and {ui.count(len(others), 'leftover')}" if others else ""
     ui.say_note(f"{'Would remove' if dry_run else 'Removed'} {ui.count(len(unneeded), 'artifact')}{leftovers}, {ui.size(total)}")
 
 

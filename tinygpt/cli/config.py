@@ -1,8 +1,8 @@
 """`tinygpt config show` and `tinygpt init`."""
 
-from enum import StrEnum
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,27 +14,19 @@ from tinygpt.errors import UsageError
 app = typer.Typer(cls=Commands, rich_markup_mode=None, help="The configuration and where each value came from.")
 
 Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it; made if need be.")]
-
-
-class Format(StrEnum):
-    """How a configuration is written."""
-
-    TOML = "toml"
-    YAML = "yaml"
-    JSON = "json"
+Format = Annotated[Literal["toml", "yaml", "json"], typer.Option(help="How to write it.")]
 
 
 @app.command(cls=Command)
 @with_options("config", "preset", "sets", "source", "debug")
-def show(call: Call, *, format: Annotated[Format, typer.Option(help="How to write it.")] = Format.TOML) -> None:
+def show(call: Call, *, format: Format = "toml") -> None:
     """Show the whole configuration and where each value came from."""
-    from tinygpt import config
+    from tinygpt.config import render
 
     loaded = call.load_config()
     for note in loaded.notes:
         ui.say_note(call.rephrase(note))
-    render = {Format.TOML: config.render_toml, Format.YAML: config.render_yaml, Format.JSON: config.render_json}[format]
-    ui.say_product(render(loaded.config, loaded.origins), end="")
+    ui.say_product(render(loaded.config, format, loaded.origins), end="")
 
 
 @with_options("preset", "source", "debug")
@@ -51,8 +43,5 @@ def init(call: Call, *, folder: Folder = Path()) -> None:
     except FileExistsError as error:
         raise UsageError(f"`{path}` is already there", hint="name another folder, or edit the file") from error
     ui.say_note(f"wrote {path}")
-    if folder.resolve() == Path.cwd():
-        ui.say_note(f"next: {program()} run")
-    else:
-        ui.say_note(f"next: cd {folder}")
-        ui.say_note(f"then: {program(elsewhere=True)} run")
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
+    ui.say_note(f"next: {there}{program(elsewhere=bool(there))} run")

@@ -30,10 +30,8 @@ def doctor(call: Call) -> None:
         ui.say_json({"checks": [asdict(check) for check in checks], "machine": machine})
     wrong = [check.name for check in checks if not check.passed]
     if wrong:
-        raise VerificationError(
-            f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}",
-            hint="if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`",
-        )
+        hint = "if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`"
+        raise VerificationError(f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}", hint)
 
 
 def all_checks(store: "Store") -> "Iterator[Check]":

@@ -36,22 +36,16 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """A group of commands that shows its help when it is called alone and names the nearest command for an unknown one."""
+    """A group of commands that shows its help when it is called alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["--help"])
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None:
-            hint = did_you_mean(args[0], self.commands, f"`{ctx.command_path} --help` lists the commands", f"{ctx.command_path} ")
-            raise UsageError(f"`{args[0]}` is not a command", hint=hint)
-        return super().resolve_command(ctx, args)
 
-
-def did_you_mean(typed: str, known: Iterable[str], otherwise: str, before: str = "") -> str:
-    """A hint that names the nearest of what is known, with the words to type `before` it, or says something else."""
+def did_you_mean(typed: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint that names the nearest of what is known, or says something else."""
     near = difflib.get_close_matches(typed, list(known), 1)
-    return f"did you mean `{before}{near[0]}`?" if near else otherwise
+    return f"did you mean `{near[0]}`?" if near else otherwise
 
 
 class Signals:
@@ -72,11 +66,8 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle both signals within the block; does nothing outside the main thread, where Python allows no handlers."""
-        try:
-            before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            before = {}
+        """Handle both signals within the block."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -138,10 +129,7 @@ def as_user_error(error: BaseException) -> TinygptError:
         case TinygptError():
             return error
         case OSError() if error.errno in FULL_DISK or error.filename is not None:
-            full = error.errno in FULL_DISK
-            hint = "free some space or choose another store with `--store DIR`" if full else "check the path and its permissions"
-            why = (error.strerror or str(error)).lower()
-            return StorageError(f"cannot use `{error.filename or 'the disk'}`: {why}", hint=hint)
+            return StorageError.refused(error, error.filename or "the disk")
         case MemoryError():
             return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
     if hasattr(error, "format_message"):  # click's, which Typer carries inside or depends on, by version
@@ -154,9 +142,9 @@ def _usage_error(error: Any) -> UsageError:
     """Typer's own complaint in our form."""
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else "tinygpt"
-    listing = f"`{command} --help` lists the flags"
+    listing = f"`{command} --help` lists what there is"
     if hasattr(error, "possibilities"):
         hint = f"did you mean `{error.possibilities[0]}`?" if error.possibilities else listing
         return UsageError(f"`{error.option_name}` is not a flag of `{command}`", hint=hint)
-    message = error.format_message().rstrip(".").replace("'", "`")
-    return UsageError(message[:1].lower() + message[1:], hint=listing)
+    message, _, near = error.format_message().rstrip(".?").replace("'", "`").partition(". Did you mean `")
+    return UsageError(message[:1].lower() + message[1:], hint=f"did you mean `{command} {near}?" if near else listing)

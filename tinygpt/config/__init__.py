@@ -2,17 +2,6 @@
 
 from tinygpt.config.files import PRESETS
 from tinygpt.config.load import LoadedConfig, find_config, load_config, store_root
-from tinygpt.config.render import render_init, render_json, render_toml, render_yaml
+from tinygpt.config.render import render, render_init
 from tinygpt.config.source import BuiltinSource, FileSource, HubSource, parse_source
-from tinygpt.config.tables import (
-    Config,
-    DataConfig,
-    DatasetConfig,
-    EvalConfig,
-    ModelConfig,
-    PlotConfig,
-    RuntimeConfig,
-    SampleConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from tinygpt.config.tables import Config, DataConfig, ModelConfig, PlotConfig, SampleConfig, TokenizerConfig, TrainConfig

@@ -5,26 +5,17 @@ import tomllib
 from typing import Any, cast
 
 from pydantic import TypeAdapter
-from pydantic.fields import FieldInfo
 
 from tinygpt.config.tables import Config, Table
 
 TABLES: dict[str, type[Table]] = {name: cast(type[Table], field.annotation) for name, field in Config.model_fields.items()}
 """The tables by name, in the order of tinygpt.toml."""
 
-FIELDS: dict[str, FieldInfo] = {
-    f"{name}.{key}": field for name, table in TABLES.items() for key, field in table.model_fields.items()
-}
+FIELDS = {f"{name}.{key}": field for name, table in TABLES.items() for key, field in table.model_fields.items()}
 """Every key by its full name, e.g., "train.max_steps"."""
 
 _KINDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "array": "a list of texts"}
-_LIMITS = {
-    "exclusiveMinimum": "more than {}",
-    "minimum": "at least {}",
-    "exclusiveMaximum": "less than {}",
-    "maximum": "at most {}",
-    "minLength": "not empty",
-}
+_LIMITS = {"exclusiveMinimum": "more than", "minimum": "at least", "exclusiveMaximum": "less than", "maximum": "at most"}
 
 
 def requirement(name: str) -> str:
@@ -35,8 +26,9 @@ def requirement(name: str) -> str:
     if "enum" in kind:
         words = " or ".join(f'"{choice}"' for choice in kind["enum"])
     else:
-        limits = " and ".join(limit.format(kind[name]) for name, limit in _LIMITS.items() if name in kind)
-        words = _KINDS[kind["type"]] + (f", {limits}" if limits else "")
+        limits = [f"{limit} {kind[name]}" for name, limit in _LIMITS.items() if name in kind]
+        limits += ["not empty"] if "minLength" in kind else []
+        words = _KINDS[kind["type"]] + (f", {' and '.join(limits)}" if limits else "")
     if none:
         words += ', or "none"' if "," in words else ' or "none"'
     return words
@@ -57,22 +49,10 @@ def read_text(name: str, text: str) -> object:
 
 
 def spell(value: object, *, none: str = '"none"') -> str:
-    """A value as TOML writes it, which YAML reads as the same value where `none` is "null"."""
-    match value:
-        case None:
-            return none
-        case bool():
-            return str(value).lower()
-        case float() if "." not in (text := repr(value)):
-            return text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a text; both languages take 1.0e-05 for a number
-        case str():
-            return quoted(value)
-        case list() | tuple():
-            return "[" + ", ".join(spell(item) for item in value) + "]"
-        case _:
-            return str(value)
-
-
-def quoted(text: str) -> str:
-    """`text` between double quotes, on one line, as TOML and YAML both read it; what does not print is escaped."""
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False))
+    """A value as TOML writes it, which YAML reads as the same value where `none` is "null"; what does not print is escaped."""
+    if value is None:
+        return none
+    text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+    if isinstance(value, float) and "." not in text:
+        text = text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a text; both languages take 1.0e-05 for a number
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)

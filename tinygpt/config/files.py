@@ -33,14 +33,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         values = _Loader(text).get_single_data() if language == "YAML" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror}", hint="`tinygpt init` writes a tinygpt.toml") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        RecursionError,
-    ) as error:  # PyYAML raises all these
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # all PyYAML's
         why = " ".join(str(error).split())
         raise ConfigError(f"`{path}` is not valid {language}: {why}", hint="correct the file there") from error
     if not isinstance(values, dict | None):

@@ -37,13 +37,8 @@ class LoadedConfig:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """One value for one key, from one place."""
-
-    name: str
-    value: object
-    origin: str
+_Setting = tuple[str, object, str]
+"""One value from one place: the key, the value, the place."""
 
 
 def load_config(
@@ -53,7 +48,7 @@ def load_config(
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, object]] | None = None,
     cwd: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> LoadedConfig:
     """Read the configuration: flag > `sets` > environment > file > preset > default.
 
@@ -64,13 +59,12 @@ def load_config(
         sets: "table.key=value", read by the key's type.
         flags: key -> (flag as typed, value); a value of None is a flag that was not given, a str is read like one of `sets`.
         cwd: the working directory; None for the process's own.
-        environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset); None for the process's own.
+        environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset).
 
     Raises:
         ConfigError: the first thing that is wrong, the place it came from, and what to write instead.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    environ = os.environ if environ is None else environ
     chosen = preset or environ.get("TINYGPT_PRESET")
     found = find_config(cwd)
     path = config_file if config_file is not None or chosen else found
@@ -88,10 +82,11 @@ def load_config(
         settings += _from_tables(read_preset(name), f"preset {name}", PRESETS_FOLDER)
     if path:
         settings += _from_tables(tables, path.name, cwd / path.parent)
-    typed_flags = ((key, value, flag) for key, (flag, value) in (flags or {}).items())
-    settings += _typed([*_environment(environ), *_sets(sets), *typed_flags], cwd)
-    merged = {setting.name: setting for setting in settings}
-    origins = {key: merged[key].origin if key in merged else "default" for key in FIELDS}
+    typed_flags = [(key, value, flag) for key, (flag, value) in (flags or {}).items() if value is not None]
+    for key, value, origin in (*_environment(environ), *_sets(sets), *typed_flags):
+        settings.append(_setting(key, read_text(key, value) if isinstance(value, str) else value, origin, cwd))
+    merged = {key: (value, origin) for key, value, origin in settings}
+    origins = {key: merged[key][1] if key in merged else "default" for key in FIELDS}
     return LoadedConfig(_validated(merged), origins, name, tuple(notes))
 
 
@@ -100,13 +95,13 @@ def find_config(cwd: Path) -> Path | None:
     return next((folder / CONFIG_NAME for folder in (cwd, *cwd.parents) if (folder / CONFIG_NAME).is_file()), None)
 
 
-def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the store: `--store`, TINYGPT_STORE, artifacts/ beside the tinygpt.toml found from `cwd`, or `cwd`/artifacts.
 
     It does not depend on `--config` and `--preset`: recipes tried in one place share one store.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    named = flag or (os.environ if environ is None else environ).get("TINYGPT_STORE")
+    named = flag or environ.get("TINYGPT_STORE")
     if named:
         return cwd / Path(named).expanduser()
     found = find_config(cwd)
@@ -118,35 +113,26 @@ def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterat
         if table not in TABLES:
             raise _unknown(table, origin)
         if not isinstance(values, dict | None):
-            raise ConfigError(
-                f"`{table}` = {_shown(values)} is not a table (from {origin})", hint=f"write `[{table}]` and its keys below it"
-            )
+            wrong = f"`{table}` = {_shown(values)} is not a table (from {origin})"
+            raise ConfigError(wrong, hint=f"write `[{table}]` and its keys below it")
         for key, value in (values or {}).items():
             yield _setting(f"{table}.{key}", value, origin, folder)
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
     for variable, text in environ.items():
         match = re.fullmatch(r"TINYGPT_([A-Z]+)_(\w+)", variable)
         if text and match and match[1].lower() in TABLES:
             yield f"{match[1]}.{match[2]}".lower(), text, f"environment {variable}"
 
 
-def _sets(sets: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _sets(sets: Iterable[str]) -> Iterator[_Setting]:
     for item in sets:
         name, equals, text = item.partition("=")
         if not equals:
             hint = "write `--set table.key=value`, e.g., `--set train.max_steps=1000`"
             raise ConfigError(f"`--set {item}` has no value", hint=hint)
         yield name.strip(), text, "--set"
-
-
-def _typed(given: Iterable[tuple[str, object, str]], cwd: Path) -> Iterator[_Setting]:
-    """The settings that someone typed as (key, value, origin): a text is read by the type of its key, None is nothing typed."""
-    for name, value, origin in given:
-        if value is not None:
-            text = os.fspath(value) if isinstance(value, os.PathLike) else value
-            yield _setting(name, read_text(name, text) if isinstance(text, str) else text, origin, cwd)
 
 
 def _setting(name: str, value: object, origin: str, folder: Path) -> _Setting:
@@ -160,7 +146,7 @@ def _setting(name: str, value: object, origin: str, folder: Path) -> _Setting:
         value = os.path.normpath(source.pattern) if isinstance(source, FileSource) else value
     elif name == "eval.text" and isinstance(value, str) and value != "none":
         value = os.path.normpath(folder / value)
-    return _Setting(name, value, origin)
+    return name, value, origin
 
 
 def _unknown(name: str, origin: str) -> ConfigError:
@@ -173,23 +159,22 @@ def _unknown(name: str, origin: str) -> ConfigError:
     return ConfigError(f"the configuration has no `{shown}` (from {origin})", hint=hint)
 
 
-def _validated(merged: Mapping[str, _Setting]) -> Config:
+def _validated(merged: Mapping[str, tuple[object, str]]) -> Config:
     tables: dict[str, dict[str, object]] = {}
-    for setting in merged.values():
-        table, _, key = setting.name.partition(".")
-        tables.setdefault(table, {})[key] = setting.value
+    for name, (value, _) in merged.items():
+        table, _, key = name.partition(".")
+        tables.setdefault(table, {})[key] = value
     try:
         return Config.model_validate(tables)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        if len(first["loc"]) < 2:  # keys that do not fit each other: the table's own words, "what; what to do"
-            message, _, hint = str(first["ctx"]["error"]).partition("; ")
-            raise ConfigError(message, hint=hint or None) from None
-        name = ".".join(map(str, first["loc"][:2]))
-        raise ConfigError(
-            f"`{name}` = {_shown(merged[name].value)} is not valid: must be {requirement(name)} (from {merged[name].origin})",
-            hint=f"{FIELDS[name].description}; the default is {spell(FIELDS[name].default)}",
-        ) from None
+    if len(first["loc"]) < 2:  # keys that do not fit each other: the table's own words, "what; what to do"
+        wrong, _, hint = str(first["ctx"]["error"]).partition("; ")
+        raise ConfigError(wrong, hint=hint or None)
+    name = ".".join(map(str, first["loc"][:2]))
+    value, origin = merged[name]
+    wrong = f"`{name}` = {_shown(value)} is not valid: must be {requirement(name)} (from {origin})"
+    raise ConfigError(wrong, hint=f"{FIELDS[name].description}; the default is {spell(FIELDS[name].default)}")
 
 
 def _shown(value: object) -> str:

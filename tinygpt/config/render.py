@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from tinygpt.config.fields import FIELDS, TABLES, quoted, requirement, spell
+from tinygpt.config.fields import FIELDS, TABLES, requirement, spell
 from tinygpt.config.load import load_config
 from tinygpt.config.tables import Config
 
@@ -15,40 +15,23 @@ _HEAD = """\
 """
 
 
-def render_toml(config: Config, origins: Mapping[str, str] | None = None) -> str:
-    """A complete tinygpt.toml.
+_FORMS = {"toml": ("[{}]", "{} = {}", '"none"'), "yaml": ("{}:", "  {}: {}", "null")}
+"""How each language writes the head of a table, a key with its value, and None."""
+
+
+def render(config: Config, language: str, origins: Mapping[str, str] | None = None) -> str:
+    """The whole configuration in a language: a complete tinygpt.toml, the same in YAML, or its tables as one JSON object.
 
     Args:
-        origins: LoadedConfig.origins, to say behind each value where it came from; None to explain each key above it.
+        language: toml, yaml or json.
+        origins: LoadedConfig.origins, to say behind each value where it came from (in JSON: beside "config" as "origins"); None
+            to explain each key above it.
     """
-    return _render(config, origins, header="[{}]", line="{} = {}", none='"none"')
-
-
-def render_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
-    """The same in YAML; arguments as for render_toml."""
-    return _render(config, origins, header="{}:", line="  {}: {}", none="null")
-
-
-def render_json(config: Config, origins: Mapping[str, str] | None = None) -> str:
-    """The tables as one JSON object; with `origins`, they are its "config", beside "origins"."""
-    tables = config.model_dump(mode="json")
-    return json.dumps({"config": tables, "origins": dict(origins)} if origins else tables, indent=2, ensure_ascii=False) + "\n"
-
-
-def render_init(preset: str, source: str | None = None, *, cwd: Path | None = None) -> str:
-    """What `tinygpt init --preset P --source S` writes: the preset's values, complete and explained.
-
-    Args:
-        source: a value of `data.source`, relative to `cwd`; None keeps the preset's.
-
-    Raises:
-        ConfigError: no such preset.
-    """
-    loaded = load_config(preset=preset, flags={"data.source": ("--source", source)}, cwd=cwd, environ={})
-    return f"# Written by `tinygpt init --preset {preset}`.\n" + render_toml(loaded.config)
-
-
-def _render(config: Config, origins: Mapping[str, str] | None, *, header: str, line: str, none: str) -> str:
+    if language == "json":
+        tables = config.model_dump(mode="json")
+        said = {"config": tables, "origins": dict(origins)} if origins else tables
+        return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+    header, line, none = _FORMS[language]
     indent = line[: len(line) - len(line.lstrip())]
     lines = [] if origins else [_HEAD]
     for table, fields in TABLES.items():
@@ -61,10 +44,23 @@ def _render(config: Config, origins: Mapping[str, str] | None, *, header: str, l
             field = FIELDS[name]
             setting = line.format(key, spell(value, none=none))
             if origins:
-                setting += f"  # {quoted(origins[name])[1:-1]}"
+                setting += f"  # {spell(origins[name])[1:-1]}"
             else:
                 meaning = f"{field.description} ({requirement(name)}; default {spell(field.default, none=none)})"
                 comment = textwrap.wrap(meaning, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
                 setting = "\n".join([*comment, setting])
             lines.append(setting + "\n")
     return "".join(lines)
+
+
+def render_init(preset: str, source: str | None = None, *, cwd: Path | None = None) -> str:
+    """What `tinygpt init --preset P --source S` writes: the preset's values, complete and explained.
+
+    Args:
+        source: a value of `data.source`, relative to `cwd`; None keeps the preset's.
+
+    Raises:
+        ConfigError: no such preset.
+    """
+    loaded = load_config(preset=preset, flags={"data.source": ("--source", source)}, cwd=cwd, environ={})
+    return f"# Written by `tinygpt init --preset {preset}`.\n" + render(loaded.config, "toml")

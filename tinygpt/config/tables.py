@@ -47,9 +47,7 @@ class DataConfig(Table):
 class TokenizerConfig(Table):
     """Byte-level BPE (Radford et al. 2019, §2.2), trained on the train split only."""
 
-    vocab_size: int = Field(
-        8_000, ge=257, le=MAX_VOCAB_SIZE, description="entries: 256 bytes, the end-of-story token, the merges"
-    )
+    vocab_size: int = Field(8_000, ge=257, le=MAX_VOCAB_SIZE, description="entries: 256 bytes, end of story, and the merges")
     min_frequency: int = Field(2, ge=1, description="times a pair must occur to be merged")
 
 
@@ -72,18 +70,14 @@ class ModelConfig(Table):
     activation: Literal["gelu", "relu"] = Field("gelu", description="GELU in its tanh form, or ReLU")
     positions: Literal["learned", "sinusoidal", "none"] = Field("learned", description="position embeddings")
     tie_embeddings: bool = Field(True, description="unembed with the token embedding matrix")
-    initialisation: Literal["gpt2", "copying"] = Field(
-        "gpt2", description="first weights: GPT-2's, or with heads that begin by copying what they look at"
-    )
+    initialisation: Literal["gpt2", "copying"] = Field("gpt2", description="first weights: GPT-2's, or heads begin by copying")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "ModelConfig":
         if self.d_model % self.n_heads:
             lower = self.d_model // self.n_heads * self.n_heads
-            nearest = f"{lower} or {lower + self.n_heads}" if lower else str(self.n_heads)
-            raise ValueError(
-                f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {nearest}"
-            )
+            near = f"{lower} or {lower + self.n_heads}" if lower else str(self.n_heads)
+            raise ValueError(f"`model.d_model` = {self.d_model} is not divisible by `model.n_heads` = {self.n_heads}; use {near}")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"`model.d_model` = {self.d_model} must be even with sinusoidal positions")
         return self
@@ -96,9 +90,7 @@ class TrainConfig(Table):
     batch_size: int = Field(16, ge=1, le=65_536, description="sequences per micro-batch")
     grad_accum_steps: int = Field(16, ge=1, le=65_536, description="micro-batches per step")
     story_starts: Fraction = Field(0.0, description="share of sequences that begin where a story begins; the others, anywhere")
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="AdamW, or Muon for the matrices of the blocks and AdamW for the rest"
-    )
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="AdamW, or Muon for blocks' matrices, AdamW for the rest")
     learning_rate: float = Field(3e-4, gt=0, description="peak rate of AdamW")
     muon_learning_rate: float = Field(0.02, gt=0, description="peak rate of Muon")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient")
@@ -108,9 +100,7 @@ class TrainConfig(Table):
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay of the rate after warm-up")
     warmup_steps: int | None = Field(500, ge=1, description='linear warm-up in steps; "none" for none')
     warmup_fraction: Fraction | None = Field(None, description="linear warm-up as a share of max_steps, instead of warmup_steps")
-    decay_fraction: float = Field(
-        1.0, gt=0, le=1, description="share of the steps after warm-up over which the rate decays, at the end"
-    )
+    decay_fraction: float = Field(1.0, gt=0, le=1, description="last share of the steps after warm-up, in which the rate decays")
     final_lr_fraction: Fraction = Field(0.0, description="rate at the end, as a share of the peak")
     eval_every: int = Field(500, ge=1, description="steps between evaluations, beside steps 1, 10, 100 and the last")
     snapshots: int = Field(16, ge=0, le=1_000, description="weight snapshots kept, spaced evenly in log(step); 0 for none")
@@ -124,10 +114,8 @@ class TrainConfig(Table):
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainConfig":
         if self.warmup_steps is not None and self.warmup_fraction is not None:
-            raise ValueError(
-                f"`train.warmup_steps` = {self.warmup_steps} and `train.warmup_fraction` = {self.warmup_fraction} are both set; "
-                'set one of them to "none"'
-            )
+            both = f"`train.warmup_steps` = {self.warmup_steps} and `train.warmup_fraction` = {self.warmup_fraction}"
+            raise ValueError(f'{both} are both set; set one of them to "none"')
         return self
 
 
@@ -144,9 +132,7 @@ class SampleConfig(Table):
     prompt: str | None = Field(None, description='beginning of the story; "none" lets the model begin')
     temperature: float = Field(0.8, ge=0, le=100, description="divides the logits; 0 always takes the likeliest token")
     top_k: int | None = Field(None, ge=1, description='keep the k likeliest tokens; "none" for all')
-    top_p: float | None = Field(
-        None, gt=0, le=1, description='keep the likeliest tokens up to this probability mass; "none" for all'
-    )
+    top_p: float | None = Field(None, gt=0, le=1, description='keep the likeliest tokens up to this probability; "none" for all')
     min_p: float | None = Field(
         None, gt=0, le=1, description='keep tokens at least this share as likely as the likeliest; "none" for all'
     )
@@ -154,9 +140,7 @@ class SampleConfig(Table):
     num_samples: int = Field(1, ge=1, le=10_000, description="stories told")
     # not strict, so that a list, as TOML and YAML have it, is taken for a tuple
     stop: tuple[str, ...] = Field((), strict=False, description="texts that end a story, beside the end-of-story token")
-    overflow: Literal["slide", "stop"] = Field(
-        "slide", description="where the context is full: go on after re-reading its newest half, or end the story"
-    )
+    overflow: Literal["slide", "stop"] = Field("slide", description="at a full context: re-read its newer half, or end the story")
     seed: int | None = Field(None, ge=0, lt=2**63, description='of the random numbers; "none" draws one and says which')
 
 
@@ -164,9 +148,7 @@ class PlotConfig(Table):
     """The pictures."""
 
     text: str | None = Field(None, description='text whose attention is drawn; "none" takes a validation story')
-    ablation_tokens: int | None = Field(
-        8_192, ge=2, description='validation tokens on which the loss without each head is measured; "none" to skip that'
-    )
+    ablation_tokens: int | None = Field(8_192, ge=2, description='validation tokens to judge each head on; "none" to skip that')
     format: Literal["png", "svg"] = Field("png", description="of the pictures")
 
 

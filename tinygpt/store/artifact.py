@@ -16,21 +16,21 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from tinygpt.errors import CorruptArtifactError
+from tinygpt.errors import CorruptArtifactError, StorageError
 from tinygpt.hashing import Digest, Key, hash_bytes, hash_json, hash_stream
-from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals, storage_error
+from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
 ID_LENGTH = 12
 MAX_MANIFEST_BYTES = 16 << 20
 ARTIFACT_ID = re.compile(r"[0-9a-f]{12}")
-STAGE_NAME = r"[a-z][a-z-]{0,40}"
+STAGE_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
 Tables = Mapping[str, Mapping[str, object]]
 """The configuration an artifact was made with: {table: {key: value}}."""
 
-Stage = Annotated[str, Field(pattern=f"^{STAGE_NAME}$")]
+Stage = Annotated[str, Field(pattern=f"^{STAGE_NAME.pattern}$")]
 _HEX64 = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -116,12 +116,11 @@ class Manifest(BaseModel):
         """
         try:
             manifest = cls.model_validate(json.loads(data))
-            faithful = manifest.to_bytes() == data
+            if manifest.to_bytes() == data:
+                return manifest
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-        if not faithful:
-            raise ValueError("differs from its own hash")
-        return manifest
+        raise ValueError("differs from its own hash")
 
 
 @dataclass(frozen=True)
@@ -196,20 +195,15 @@ class Artifact:
         return self.folder / name
 
     def open(self, name: str) -> BinaryIO:
-        """A file, hashed through the descriptor that is returned and rewound.
+        """A file, hashed through the open file that is returned, rewound.
 
         Raises:
             CorruptArtifactError: it is missing or not what was written.
         """
-        stream = self._sized(name)
-        try:
-            with refusals(self.path(name)):
-                self._compare(name, hash_stream(stream))
-                stream.seek(0)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        with self._sized(name) as stream, refusals(self.path(name)):
+            self._compare(name, hash_stream(stream))
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # stream.seek would only move within its buffer
+            return os.fdopen(os.dup(stream.fileno()), "rb")
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, checked; see `open`."""
@@ -247,6 +241,10 @@ class Artifact:
             raise DamageError(self.folder, name, "changed", "differs from its hash")
 
 
+Inputs = Mapping[str, Artifact]
+"""What a stage reads, by the names of the stages that made it."""
+
+
 def _open(root: Path, folder: Path, name: str) -> BinaryIO:
     try:
         return open_beneath(root, folder / name)
@@ -258,4 +256,4 @@ def _open(root: Path, folder: Path, name: str) -> BinaryIO:
                 raise DamageError(folder, name, "symlink", "is or lies behind a symbolic link") from error
             case errno.EISDIR | errno.ENXIO:
                 raise DamageError(folder, name, "not a file", "is not a regular file") from error
-        raise storage_error(error, folder / name) from error
+        raise StorageError.refused(error, folder / name) from error

@@ -50,18 +50,7 @@ class Operation:
 Hook = Callable[[Operation], int | None]
 """Called before each operation. It may raise an OSError (the operation fails so) or return how many bytes a write may take."""
 
-_hook: Hook | None = None
-
-
-@contextmanager
-def watched(hook: Hook) -> Iterator[None]:
-    """Let a test see, and spoil, each operation."""
-    global _hook
-    before, _hook = _hook, hook
-    try:
-        yield
-    finally:
-        _hook = before
+hook: Hook | None = None
 
 
 def is_safe_name(name: str) -> bool:
@@ -70,80 +59,50 @@ def is_safe_name(name: str) -> bool:
     return len(parts) <= _MAX_DEPTH and all(_NAME.fullmatch(part) for part in parts)
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """The one sentence for an operating system's refusal, and what to do."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            what, hint = "the disk is full", "free some space, e.g., with `tinygpt artifacts gc`, then repeat the command"
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            what, hint = "permission denied", "make the store readable and writable, or choose another one with `--store DIR`"
-        case errno.EFBIG:
-            what, hint = "the file is too large", "raise the limit (`ulimit -f`) or choose another disk with `--store DIR`"
-        case errno.EIO:
-            what, hint = "I/O error", "check the disk (`dmesg`), then repeat the command"
-        case _:
-            what = os.strerror(error.errno).lower() if error.errno else str(error)
-            hint = "choose another store with `--store DIR`"
-    return StorageError(f"cannot use `{path}`: {what}", hint=hint)
-
-
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
     """What the system refuses in the block is a StorageError about `path`."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise StorageError.refused(error, path) from error
 
 
 @contextmanager
 def _operation(kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b"") -> Iterator[int | None]:
     with refusals(path):
-        yield _hook(Operation(kind, path, target, bytes(data))) if _hook else None
+        yield hook(Operation(kind, path, target, bytes(data))) if hook else None
 
 
-class NewFile(io.RawIOBase):
+class NewFile(io.FileIO):
     """A file being written under a name that did not exist: hashed as it is written, durable and read-only once finished."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd = -1
-        self._hash = hashlib.sha256()
-        self._size = 0
+        self._path, self._hash = path, hashlib.sha256()
         with _operation("create", path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
-
-    def writable(self) -> bool:
-        return True
+            super().__init__(path, "x", opener=lambda name, flags: os.open(name, flags | _SAFE, FILE_MODE))
 
     def write(self, data: Any, /) -> int:
         """Write all of `data`, however little the system takes at a time."""
         view = memoryview(data).cast("B")
         total = len(view)
         while view:
-            with _operation("write", self.path, data=view) as limit:
-                written = os.write(self._fd, view[:limit])
+            with _operation("write", self._path, data=view) as limit:
+                written = super().write(view[:limit])
             self._hash.update(view[:written])
-            self._size += written
             view = view[written:]
         return total
 
     def finish(self) -> FileRecord:
         """Make the bytes durable. An fsync that failed is never repeated: it would claim success for lost pages."""
         if POSIX:  # the umask may have taken bits away
-            with _operation("chmod", self.path):
-                os.fchmod(self._fd, FILE_MODE)
-        with _operation("fsync", self.path):
-            os.fsync(self._fd)
+            with _operation("chmod", self._path):
+                os.fchmod(self.fileno(), FILE_MODE)
+        with _operation("fsync", self._path):
+            size = self.tell()
+            os.fsync(self.fileno())
             self.close()
-        return {"sha256": self._hash.hexdigest(), "bytes": self._size}
-
-    def close(self) -> None:
-        """Let go of the file, finished or not."""
-        fd, self._fd = self._fd, -1
-        super().close()
-        if fd >= 0:
-            os.close(fd)
+        return {"sha256": self._hash.hexdigest(), "bytes": size}
 
 
 def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
@@ -158,12 +117,10 @@ def replace_file(path: Path, data: bytes) -> None:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         write_file(fresh, data)
-        with _operation("rename", fresh, path):
-            fresh.replace(path)
+        rename(fresh, path)
     except StorageError:
         discard(fresh)
         raise
-    fsync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -190,9 +147,9 @@ def fsync_folder(path: Path) -> None:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Move a file or folder to a name that is free, and make that durable."""
+    """Move a folder to a name that is free, or a file to any name, and make that durable."""
     with _operation("rename", path, target):
-        path.rename(target)
+        path.replace(target)
     fsync_folder(target.parent)
     if path.parent != target.parent:
         fsync_folder(path.parent)

@@ -5,7 +5,6 @@ A killed holder's lock is free at once, because the kernel holds it, not the fil
 
 import errno
 import importlib
-import json
 import os
 import sys
 import time
@@ -88,10 +87,8 @@ def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tel
     while not _try(fd, path, shared):
         waited = time.monotonic() - begin
         if timeout is not None and waited >= timeout:
-            raise BusyError(
-                f"{_holder(fd)} is still using `{path.stem}` after {timeout:g} s",
-                hint="wait until it ends, or wait longer with `--set runtime.lock_timeout=none`",
-            )
+            hint = "wait until it ends, or wait longer with `--set runtime.lock_timeout=none`"
+            raise BusyError(f"{_holder(fd)} is still using `{path.stem}` after {timeout:g} s", hint)
         if waited >= _TOLD_AFTER and not told:
             waiting(f"waiting for {_holder(fd)}, which is using `{path.stem}`")
             told = True
@@ -108,10 +105,8 @@ def _try(fd: int, path: Path, shared: bool) -> bool:
     except OSError as error:
         if error.errno in _BUSY:
             return False
-        raise StorageError(
-            f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})",
-            hint="put the store on a local disk with `--store DIR`",
-        ) from error
+        wrong = f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})"
+        raise StorageError(wrong, hint="put the store on a local disk with `--store DIR`") from error
     return True
 
 
@@ -128,13 +123,11 @@ def _lock_windows(fd: int, shared: bool) -> None:
 
 def _card() -> bytes:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    return json.dumps({"pid": os.getpid(), "started": f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC", "command": command}).encode()
+    started = f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC"
+    return f"process {os.getpid()} (`{command}`, started {started})".encode("utf-8", "backslashreplace")
 
 
 def _holder(fd: int) -> str:
-    try:
-        os.lseek(fd, 0, os.SEEK_SET)
-        card = json.loads(os.read(fd, 4096))
-        return f"process {int(card['pid'])} (`{card['command']}`, started {card['started']})"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "another process"
+    os.lseek(fd, 0, os.SEEK_SET)
+    card = os.read(fd, 400).decode("utf-8", "replace")
+    return card if card.startswith("process ") else "another process"

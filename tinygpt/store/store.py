@@ -13,24 +13,23 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, UsageError
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Manifest, Tables, now
-from tinygpt.store.checkpoints import RUN_FOLDER, Checkpoints, read_run
+from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Inputs, Manifest, Tables, now
 from tinygpt.store.files import entries
 from tinygpt.store.locks import Tell
-from tinygpt.store.out import NewFolder, Out
-from tinygpt.store.upkeep import Collected, Fault, collect, repair, verify
+from tinygpt.store.out import Checkpoints, NewFolder, Out, read_run
 
 LATEST = "latest"
-_NO_TABLES: Tables = {}
+_NOTHING: Mapping[str, Any] = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
 
 
-def _say_nothing(text: str) -> None:
-    pass
+def say_nothing(text: str) -> None:
+    """Tell nobody what is waited for."""
 
 
 class Store:
@@ -77,14 +76,16 @@ class Store:
 
     def folders(self, stage: str | None = None) -> Iterator[Path]:
         """Where artifacts stand, sound or not, in the order of their names."""
-        self._check_root()
-        for above in entries(self.root):
-            if re.fullmatch(STAGE_NAME, above.name) and above.name != LATEST and stage in (None, above.name):
+        for above in self.stages():
+            if stage in (None, above.name):
                 yield from (folder for folder in entries(above) if ARTIFACT_ID.fullmatch(folder.name))
 
-    def begin(
-        self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NO_TABLES, inputs: Mapping[str, Artifact] = {}
-    ) -> Out:
+    def stages(self) -> builtins.list[Path]:
+        """The folders above the artifacts, one for each stage."""
+        self._check_root()
+        return [folder for folder in entries(self.root) if STAGE_NAME.fullmatch(folder.name) and folder.name != LATEST]
+
+    def begin(self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NOTHING, inputs: Inputs = _NOTHING) -> Out:
         """A place to write the artifact of a key, made as it says; call it with the key's lock held."""
         self._make_root()
         files.make_folder(self.partial)
@@ -127,8 +128,14 @@ class Store:
         """The lock of a run (`stage-key12`), or of all (`store`)."""
         return self.root / ".locks" / f"{name}.lock"
 
+    def hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Hold a lock by its name (see `lock_file`), alone or with other shared holders."""
+        self._make_root()
+        files.make_folder(self.lock_file(name).parent)
+        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
+
     @contextmanager
-    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Iterator[None]:
+    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = say_nothing) -> Iterator[None]:
         """Be the only process that makes this key; `gc` stays out meanwhile.
 
         Args:
@@ -136,7 +143,7 @@ class Store:
             waiting: told once, after a second, who holds it.
         """
         run = f"{stage}-{key[:ID_LENGTH]}"
-        with self._hold("store", timeout, waiting, shared=True), self._hold(run, timeout, waiting):
+        with self.hold("store", timeout, waiting, shared=True), self.hold(run, timeout, waiting):
             yield
 
     def checkpoints(self, stage: str, key: Key) -> Checkpoints:
@@ -145,26 +152,9 @@ class Store:
 
     def unfinished(self) -> builtins.list[Checkpoints]:
         """Interrupted runs that can be continued, newest first."""
-        runs = [read_run(self.root, folder) for folder in entries(self.partial) if RUN_FOLDER.fullmatch(folder.name)]
+        runs = [read_run(self.root, folder) for folder in entries(self.partial)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
         return sorted(waiting, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
-
-    def verify(self) -> builtins.list[Fault]:
-        """Everything that is wrong; nothing is changed."""
-        self._check_root()
-        return verify(self)
-
-    def repair(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> builtins.list[Fault]:
-        """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
-        with self._hold("store", timeout, waiting):
-            faults = verify(self)
-            repair(self, faults)
-        return faults
-
-    def gc(self, *, timeout: float | None = None, waiting: Tell = _say_nothing) -> Collected:
-        """Remove the trash, leftovers and every artifact that nothing needs (see `garbage`)."""
-        with self._hold("store", timeout, waiting):
-            return collect(self)
 
     def is_pinned(self, artifact: Artifact) -> bool:
         """Whether `gc` must keep an artifact whatever becomes of the rest."""
@@ -198,11 +188,6 @@ class Store:
                 found.append(Artifact.load(folder, self.root))
         return sorted(found, key=lambda artifact: (artifact.created, artifact.id), reverse=True)
 
-    def _hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
-        self._make_root()
-        files.make_folder(self.lock_file(name).parent)
-        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
-
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():
             kind = "a link to nothing" if self.root.is_symlink() else "not a folder"
@@ -216,8 +201,6 @@ class Store:
                 files.make_folder(folder)
 
 
-def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Mapping[str, Artifact]) -> Manifest:
-    records: dict[str, InputRecord] = {
-        name: {"stage": made.stage, "key": made.key, "digest": made.digest} for name, made in inputs.items()
-    }
-    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=records, provenance={"created": now()})
+def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Inputs) -> Manifest:
+    made_from = {name: InputRecord(stage=made.stage, key=made.key, digest=made.digest) for name, made in inputs.items()}
+    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=made_from, provenance={"created": now()})

@@ -4,24 +4,20 @@ Every file of every artifact and checkpoint is hashed, and the search goes on af
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, STAGE_NAME, Artifact, DamageError
-from tinygpt.store.checkpoints import RUN, RUN_FOLDER, read_run
+from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
 from tinygpt.store.files import entries
-
-if TYPE_CHECKING:
-    from tinygpt.store.store import Store
+from tinygpt.store.locks import Tell
+from tinygpt.store.out import RUN_FOLDER
+from tinygpt.store.store import Store, say_nothing
 
 PRECIOUS = "train"  # hours of work: models go only where somebody removes them
-_RUN_OR_LEFTOVER = re.compile(rf"(?P<run>{RUN_FOLDER.pattern})(?P<random>\.[0-9a-f]+)?")
 
 
 @dataclass(frozen=True)
@@ -42,14 +38,13 @@ class Fault:
     text: str
 
 
-def verify(store: "Store") -> list[Fault]:
+def verify(store: Store) -> list[Fault]:
     """Everything that is wrong in a store; nothing is changed. Work in progress of living processes is no fault."""
     faults: list[Fault] = []
-    for above in entries(store.root):
-        if re.fullmatch(STAGE_NAME, above.name) and above.name != "latest":
-            for folder in _listed(above, faults):
-                if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
-                    faults += _examined(store.root, folder)
+    for above in store.stages():
+        for folder in _listed(above, faults):
+            if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
+                faults += _examined(store.root, folder)
     for folder in _listed(store.partial, faults):
         _unfinished(store, folder, faults)
     for pin in _listed(store.pins, faults):
@@ -58,11 +53,14 @@ def verify(store: "Store") -> list[Fault]:
     return faults
 
 
-def repair(store: "Store", faults: list[Fault]) -> None:
-    """Move what is at fault to the trash, deleting nothing; call it with the store to yourself."""
-    for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
-        if os.path.lexists(culprit):  # else it went with the folder around it
-            files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+def repair(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> list[Fault]:
+    """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
+    with store.hold("store", timeout, waiting):
+        faults = verify(store)
+        for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
+            if os.path.lexists(culprit):  # else it went with the folder around it
+                files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+    return faults
 
 
 @contextmanager
@@ -85,19 +83,16 @@ def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
     return []
 
 
-def _unfinished(store: "Store", folder: Path, faults: list[Fault]) -> None:
+def _unfinished(store: Store, folder: Path, faults: list[Fault]) -> None:
     """The faults of an unfinished run, or the leftovers of a killed process."""
-    match = _RUN_OR_LEFTOVER.fullmatch(folder.name)
-    living = match is not None and locks.is_held(store.lock_file(match["run"]))
+    living = locks.is_held(store.lock_file(folder.name.partition(".")[0]))  # a killed process's folder has a random suffix
     leftovers = [folder]
-    if match and not match["random"]:
-        inner, checkpoints, run = _listed(folder, faults), _listed(folder / CHECKPOINT, faults), folder / RUN
-        for entry in checkpoints:
+    if RUN_FOLDER.fullmatch(folder.name):
+        inner = _listed(folder, faults)
+        for entry in _listed(folder / CHECKPOINT, faults):
             faults += _examined(store.root, entry, folder.name[-ID_LENGTH:])
-        if not (living or folder.is_symlink() or read_run(store.root, folder)):
-            kind = "changed" if run in inner else "missing" if checkpoints else "leftover"
-            faults.append(Fault(kind, run, run if run in inner else folder, f"`{run}` is not there as it was written"))
-        leftovers = [entry for entry in inner if entry.name.startswith(".")]
+        if (folder / CHECKPOINT).exists() or folder.is_symlink():
+            leftovers = [entry for entry in inner if entry.name.startswith(".")]
     if not living:
         text = "was left by a process that ended before its time"
         faults += [Fault("leftover", path, path, f"`{path}` {text}") for path in leftovers]
@@ -130,22 +125,7 @@ def _identity(path: Path) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What was removed.
-
-    Args:
-        artifacts: the artifacts that nothing needed.
-        others: things in the trash and leftovers.
-        bytes: of all of them.
-    """
-
-    artifacts: tuple[Artifact, ...]
-    others: int
-    bytes: int
-
-
-def garbage(store: "Store") -> list[Artifact]:
+def garbage(store: Store) -> list[Artifact]:
     """The artifacts that nothing needs, newest first.
 
     Needed are: what is pinned, every model, the newest artifact of each stage, what unfinished runs read, and all that these were
@@ -171,22 +151,27 @@ def garbage(store: "Store") -> list[Artifact]:
     return [artifact for artifact in everything if artifact.folder not in kept]
 
 
-def collect(store: "Store") -> Collected:
-    """Remove the garbage, the trash and what dead processes left; call it with the store to yourself."""
-    artifacts = garbage(store)
-    for artifact in artifacts:  # One rename takes it away; a half-removed artifact is never seen.
-        files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}")
-    others = entries(store.trash)
-    for folder in entries(store.partial):
-        match = RUN_FOLDER.fullmatch(folder.name)
-        if not match or (store.root / match[1] / match[2]).exists():  # a run whose result is published is over
-            others.append(folder)
-        else:
-            others += [entry for entry in entries(folder) if entry.name.startswith(".")]
-    size = sum(_size(path) for path in others)
-    for path in others:
-        files.remove(path)
-    return Collected(tuple(artifacts), len(others) - len(artifacts), size)
+def gc(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> tuple[list[Artifact], dict[Path, int]]:
+    """Remove the garbage, the trash and what dead processes left.
+
+    Returns:
+        The artifacts that nothing needed, and the bytes of each other thing that was removed.
+    """
+    with store.hold("store", timeout, waiting):
+        artifacts, others = garbage(store), entries(store.trash)
+        for folder in entries(store.partial):
+            match = RUN_FOLDER.fullmatch(folder.name)
+            over = match and (store.root / match[1] / match[2]).exists()  # its result is published
+            if not match or over or not entries(folder / CHECKPOINT):
+                others.append(folder)
+            else:
+                others += [entry for entry in entries(folder) if entry.name.startswith(".")]
+        sizes = {path: _size(path) for path in others}
+        # One rename takes an artifact away; a half-removed one is never seen.
+        others += [files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}") for artifact in artifacts]
+        for path in others:
+            files.remove(path)
+    return artifacts, sizes
 
 
 def _size(path: Path) -> int:
