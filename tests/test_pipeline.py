@@ -105,7 +105,7 @@ PINNED = {
     "corpus": "7026fe1a1f5e",
     "tokenize": "d580a6601423",
     "build-dataset": "b40d9ae50f7a",
-    "train": "5b40f8476a2f",
+    "train": "37fb257aad34",
     "eval": "015f881d4049",
     "sample": "39f133dcff9f",
     "plot": "1a30dadafd6e",
