@@ -11,7 +11,7 @@ import numpy as np
 from tinygpt.config import Config
 from tinygpt.corpus import read_stories
 from tinygpt.errors import InputError
-from tinygpt.lm.dataset import encode_stories
+from tinygpt.lm.dataset import encode_stories, story_hash
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -39,12 +39,11 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     with ExitStack() as files:
         stream = files.enter_context(inputs["corpus"].open("stories.jsonl.gz"))
         shards = {split: files.enter_context(out.stream(f"{split}.bin")) for split in SPLITS}
-        for batch in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
-            for name, split in (("train", batch.train), ("val", batch.val)):
-                shards[name].write(split.to_bytes())
-                sizes[name].update(stories=split.stories, tokens=len(split.tokens), bytes=split.text_bytes)
-            hashes.extend(batch.hashes)
-            report.advance(len(batch.hashes))
+        for story in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
+            shards[story.split].write(story.tokens.tobytes())
+            sizes[story.split].update(stories=1, tokens=len(story.tokens), bytes=len(story.text.encode()))
+            hashes.append(story_hash(story.text))
+            report.advance()
     for name in SPLITS:
         if not sizes[name]["stories"]:
             fraction = config.dataset.val_fraction

@@ -30,33 +30,32 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     """
     corpus, val_fraction = inputs["corpus"], config.dataset.val_fraction
     stories = corpus.read_json("meta.json")["stories"]
-    seen = Counter[str]()
     report.task("learn the tokenizer", stories, unit="stories")
     with corpus.open("stories.jsonl.gz") as stream:
-        tokenizer = Tokenizer.train(train_split(read_stories(stream), val_fraction, seen, report), config.tokenizer)
-    if not seen["stories"]:
+        tokenizer = Tokenizer.train(train_split(read_stories(stream), val_fraction, report), config.tokenizer)
+    report.task("measure it", stories, unit="stories")
+    counts, seen = np.zeros(tokenizer.vocab_size, np.int64), Counter[str]()
+    with corpus.open("stories.jsonl.gz") as stream:
+        for story in encode_stories(read_stories(stream), tokenizer, val_fraction):
+            if story.split == "train":
+                np.add.at(counts, story.tokens, 1)
+                seen.update(stories=1, words=len(story.text.split()), bytes=len(story.text.encode()))
+            report.advance()
+    if not seen:
         raise InputError(
             f"none of the {stories} stories is in the train split with `dataset.val_fraction` = {val_fraction}",
             hint="give more stories, or lower `dataset.val_fraction`",
         )
-    report.task("measure it", stories, unit="stories")
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    with corpus.open("stories.jsonl.gz") as stream:
-        for batch in encode_stories(read_stories(stream), tokenizer, val_fraction):
-            counts += np.bincount(batch.train.tokens, minlength=tokenizer.vocab_size)
-            report.advance(len(batch.hashes))
     out.bytes("tokenizer.json", tokenizer.to_bytes())
     describe(tokenizer, counts, seen, config.tokenizer, out)
 
 
-def train_split(texts: Iterable[str], val_fraction: float, seen: Counter[str], report: Report) -> Iterator[str]:
-    """The stories that are not held out; they, their words and bytes are counted in `seen` as they pass."""
-    for number, text in enumerate(texts, start=1):
-        if number % 256 == 0:
-            report.advance(256)
+def train_split(texts: Iterable[str], val_fraction: float, report: Report) -> Iterator[str]:
+    """The stories that are not held out."""
+    for text in texts:
+        report.advance()
         if not is_validation(text, val_fraction):
             yield text
-            seen.update(stories=1, words=len(text.split()), bytes=len(text.encode()))
 
 
 def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: Counter[str], config: TokenizerConfig, out: Out) -> None:
