@@ -5,7 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+import timeit
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import distributions
 from typing import Any
@@ -28,14 +28,8 @@ def hugging_face(shape: ModelConfig, vocab_size: int) -> Any:
 
 def median_seconds(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """How long each contender takes; they take turns (A B C A B C ...), and the first turn only warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, work in contenders.items():
-            started = time.perf_counter()
-            work()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+    turns = [{name: timeit.timeit(work, number=1) for name, work in contenders.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(turn[name] for turn in turns[1:]) for name in contenders}
 
 
 def ratios(rates: Mapping[str, float], peers: Iterable[str], suffix: str = "") -> dict[str, float | None]:

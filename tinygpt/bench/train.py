@@ -94,14 +94,11 @@ def matrix_rate(precision: str) -> float:
 
 
 def contender(name: str, block: Block) -> Step | None:
-    """A function that takes one training step, or None where the peer is not installed."""
-    if name == "tinygpt":
-        return _tinygpt(block)
-    if name == "plain":
-        return _plain(block)
-    if find_spec("transformers") is None or (name == "hf_bf16" and block.avx2):
-        return None
-    return _hugging_face(block, bf16=name == "hf_bf16")
+    """A function that takes one training step, or None where the peer is not installed, or has no such arithmetic."""
+    if name.startswith("hf"):
+        there = find_spec("transformers") and not (name == "hf_bf16" and block.avx2)
+        return _hugging_face(block, bf16=name == "hf_bf16") if there else None
+    return _tinygpt(block) if name == "tinygpt" else _plain(block)
 
 
 def _tinygpt(block: Block) -> Step:

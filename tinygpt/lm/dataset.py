@@ -68,6 +68,14 @@ def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: f
             yield EncodedStory(text, split, np.asarray(token_ids, TOKEN))
 
 
+def empty_split(name: str, stories: int, val_fraction: float) -> InputError:
+    """What to say of a split that holds none of the stories."""
+    return InputError(
+        f"none of the {stories} stories is in the {name} split with `dataset.val_fraction` = {val_fraction}",
+        hint="give more stories, or change `dataset.val_fraction`",
+    )
+
+
 def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
     """Map the tokens of an open file into memory, read-only.
 
@@ -137,13 +145,8 @@ class Batches:
         Returns:
             (sequences,) positions in the tokens.
         """
-        parts, position, end = [], step * sequences, (step + 1) * sequences
-        while position < end:
-            epoch, first = divmod(position, self.n_windows)
-            last = min(self.n_windows, first + end - position)
-            parts.append(self._epoch_offsets(epoch)[first:last])
-            position += last - first
-        return np.concatenate(parts)
+        epochs, places = np.divmod(np.arange(step * sequences, (step + 1) * sequences), self.n_windows)
+        return np.concatenate([self._epoch_offsets(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def windows(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The sequences that begin at `offsets` and, for each of their tokens, the next one: twice (B, T)."""

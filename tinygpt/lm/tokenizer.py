@@ -81,12 +81,27 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tokenizer":
-        """Read what `to_bytes` wrote, and nothing else.
+        """Read what `to_bytes` wrote, and nothing else, so that all is safe for the native library.
+
+        It is safe if to write it again gives the same bytes, each merge joins two entries to a learned one, and each learned
+        entry is made by a merge, so that it is a text of bytes.
 
         Raises:
             InputError: the bytes are too many, or differ in any place from what `to_bytes` writes.
         """
-        return cls(*_checked(data))
+        try:
+            if len(data) > MAX_FILE_BYTES:
+                raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
+            model = json.loads(data)["model"]
+            tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
+            if _written((END_OF_STORY, *ALPHABET, *tokens), merges) != data or len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
+                raise ValueError("written in another way, or too many entries")
+            parts, made = {*ALPHABET, *tokens} - {""}, {left + right for left, right in merges}
+            if made != set(tokens) or not parts.issuperset(itertools.chain(*merges)) or len(set(merges)) != len(merges):
+                raise ValueError("the merges do not make the entries, each once")
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
+            raise InputError("not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`") from error
+        return cls(tokens, merges)
 
     def to_bytes(self) -> bytes:
         """The tokenizer as `tokenizer.json` of the `tokenizers` library, which any of its readers can load."""
@@ -174,27 +189,3 @@ def _written(entries: Iterable[str], merges: Sequence[tuple[str, str]]) -> bytes
     steps = {"pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level}
     content = head | steps | {"model": {"type": "BPE", **off, "vocab": vocabulary, "merges": merges}}
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
-    """The learned entries and the merges of a tokenizer.json, safe for the native library.
-
-    They are safe if to write them again gives the same bytes, each merge joins two entries to a learned one, and each learned
-    entry is made by a merge, so that it is a text of bytes.
-
-    Raises:
-        InputError: see Tokenizer.from_bytes.
-    """
-    try:
-        if len(data) > MAX_FILE_BYTES:
-            raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
-        model = json.loads(data)["model"]
-        tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
-        if _written((END_OF_STORY, *ALPHABET, *tokens), merges) != data or len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
-            raise ValueError("written in another way, or too many entries")
-        parts, made = {*ALPHABET, *tokens} - {""}, {left + right for left, right in merges}
-        if made != set(tokens) or not parts.issuperset(itertools.chain(*merges)) or len(set(merges)) != len(merges):
-            raise ValueError("the merges do not make the entries, each once")
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise InputError("not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`") from error
-    return tokens, merges

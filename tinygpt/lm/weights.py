@@ -24,17 +24,11 @@ MAX_HEADER = 1 << 20  # bytes
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def dump(tensors: "Mapping[str, Tensor]", metadata: str | None = None) -> bytes:
-    """Tensors as safetensors, in a byte order that depends on nothing but the tensors.
-
-    Args:
-        tensors: named tensors that share no memory.
-        metadata: one text; more than one key would be written in random order.
-    """
+def dump(tensors: "Mapping[str, Tensor]") -> bytes:
+    """Named tensors that share no memory as safetensors, in a byte order that depends on nothing but the tensors."""
     import safetensors.torch
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, {"tinygpt": metadata} if metadata is not None else None)
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def model_tensors(model: "GPT") -> "dict[str, Tensor]":
@@ -92,18 +86,27 @@ def load_into(tensors: "Mapping[str, Tensor]", arrays: Mapping[str, Array]) -> N
     """Copy arrays into the tensors of the same names.
 
     Raises:
-        CorruptArtifactError: names, shapes or types differ, or a value is not finite.
+        CorruptArtifactError: as require.
     """
     import torch
 
-    if tensors.keys() != arrays.keys():
-        odd = sorted(tensors.keys() ^ arrays.keys())
+    require({name: tuple(tensor.shape) for name, tensor in tensors.items()}, arrays)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+
+
+def require(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that are not the weights of a model whose parameters have these names and shapes.
+
+    Raises:
+        CorruptArtifactError: names, shapes or types differ, or a value is not finite.
+    """
+    if odd := sorted(shapes.keys() ^ arrays.keys()):
         raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
-    for name, tensor in tensors.items():
-        array, shape = arrays[name], tuple(tensor.shape)
+    for name, shape in shapes.items():
+        array = arrays[name]
         if array.shape != shape or array.dtype != np.float32:
             raise CorruptArtifactError(f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}")
         if not np.isfinite(array).all():
             raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")
-        with torch.no_grad():
-            tensor.copy_(torch.from_numpy(array))

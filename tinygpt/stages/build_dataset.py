@@ -10,8 +10,7 @@ import numpy as np
 
 from tinygpt.config import Config
 from tinygpt.corpus import read_stories
-from tinygpt.errors import InputError
-from tinygpt.lm.dataset import encode_stories, story_hash
+from tinygpt.lm.dataset import empty_split, encode_stories, story_hash
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -46,11 +45,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             report.advance()
     for name in SPLITS:
         if not sizes[name]["stories"]:
-            fraction = config.dataset.val_fraction
-            raise InputError(
-                f"none of the {len(hashes)} stories is in the {name} split with `dataset.val_fraction` = {fraction}",
-                hint="give more stories, or change `dataset.val_fraction`",
-            )
+            raise empty_split(name, len(hashes), config.dataset.val_fraction)
     tokens = sizes["train"]["tokens"] + sizes["val"]["tokens"]
     out.provenance(tokens_per_second=round(tokens / max(time.monotonic() - began, 1e-3)))
     duplicates = len(hashes) - len(np.unique(hashes))

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from tinygpt.config import Config, TokenizerConfig
 from tinygpt.corpus import read_stories
-from tinygpt.errors import InputError
-from tinygpt.lm.dataset import encode_stories, is_validation
+from tinygpt.lm.dataset import empty_split, encode_stories, is_validation
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -42,10 +41,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
                 seen.update(stories=1, words=len(story.text.split()), bytes=len(story.text.encode()))
             report.advance()
     if not seen:
-        raise InputError(
-            f"none of the {stories} stories is in the train split with `dataset.val_fraction` = {val_fraction}",
-            hint="give more stories, or lower `dataset.val_fraction`",
-        )
+        raise empty_split("train", stories, val_fraction)
     out.bytes("tokenizer.json", tokenizer.to_bytes())
     describe(tokenizer, counts, seen, config.tokenizer, out)
 
@@ -61,25 +57,17 @@ def train_split(texts: Iterable[str], val_fraction: float, report: Report) -> It
 def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: Counter[str], config: TokenizerConfig, out: Out) -> None:
     """Write what the tokenizer is worth on the train split, where token i occurs counts[i] times."""
     V, tokens = tokenizer.vocab_size, int(counts[tokenizer.end_of_story + 1 :].sum())
-    bytes_per_token, tokens_per_word = seen["bytes"] / max(tokens, 1), tokens / max(seen["words"], 1)
+    rates = {"bytes_per_token": seen["bytes"] / tokens, "tokens_per_word": tokens / seen["words"]}
     unused = int((counts == 0).sum())
     by_length = sorted(range(V), key=tokenizer.byte_lengths.__getitem__, reverse=True)  # stable: of equal ones the lowest first
     longest = [tokenizer.decode([token_id]) for token_id in by_length[:LONGEST]]
-    facts = {
-        "vocab_size": V,
-        "vocab_size_asked": config.vocab_size,
-        "train": {**seen, "tokens": tokens},
-        "bytes_per_token": round(bytes_per_token, 4),
-        "tokens_per_word": round(tokens_per_word, 4),
-        "unused_entries": unused,
-        "longest_entries": longest,
-    }
-    out.json("report.json", facts)
+    facts = {"vocab_size": V, "vocab_size_asked": config.vocab_size, "unused_entries": unused, "longest_entries": longest}
+    facts |= {name: round(rate, 4) for name, rate in rates.items()}
+    out.json("report.json", facts | {"train": {**seen, "tokens": tokens}})
     short = f" of {config.vocab_size:,} asked for; no other pair occurs {config.min_frequency} times"
     rows = [
         ["entries", f"{V:,}{short if V < config.vocab_size else ''}"],
-        ["bytes per token", f"{bytes_per_token:.2f}"],
-        ["tokens per word", f"{tokens_per_word:.2f}"],
+        *([name.replace("_", " "), f"{rate:.2f}"] for name, rate in rates.items()),
         ["unused entries", f"{unused:,}"],
         ["longest entries", " ".join(map(repr, longest[:5]))],
     ]
