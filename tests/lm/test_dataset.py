@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tinygpt.config import TokenizerConfig
 from tinygpt.errors import CorruptArtifactError, InputError
 from tinygpt.lm import dataset
-from tinygpt.lm.dataset import Batches, EncodedBatch, encode_stories, is_validation, read_tokens, story_spans
+from tinygpt.lm.dataset import Batches, EncodedStory, encode_stories, is_validation, read_tokens, story_spans
 from tinygpt.lm.tokenizer import END_OF_STORY, Tokenizer
 
 STORIES = [f"Story {i} about a dog{' and a ball' * (i % 7)}." for i in range(500)]
@@ -35,38 +36,39 @@ def test_a_larger_share_holds_out_all_that_a_smaller_one_does(text: str, fractio
     assert is_validation(text, fraction) <= is_validation(text, 2 * fraction)
 
 
-def test_equal_stories_fall_on_one_side_and_are_counted() -> None:
-    batches = list(encode_stories(STORIES * 3, TOKENIZER, 0.3))
-    stories = _stories(batches, "train"), _stories(batches, "val")
+def test_equal_stories_fall_on_one_side() -> None:
+    encoded = list(encode_stories(STORIES * 3, TOKENIZER, 0.3))
+    stories = _stories(encoded, "train"), _stories(encoded, "val")
     assert not set(stories[0]) & set(stories[1])
     assert sorted(stories[0] + stories[1]) == sorted(STORIES * 3)
-    assert len({hashed for batch in batches for hashed in batch.hashes}) == len(STORIES)
 
 
 def test_each_story_is_followed_by_the_end_of_story_and_spelling_it_does_not_end_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "BATCH_CHARACTERS", 100)  # more than one batch
     texts = ["one", "", f"two {END_OF_STORY} halves", "žluť 🐶"] * 20
-    batches = list(encode_stories(texts, TOKENIZER, 0.5))
-    assert len(batches) > 5
+    encoded = list(encode_stories(texts, TOKENIZER, 0.5))
+    assert [story.text for story in encoded] == texts
     for side in ("train", "val"):
-        expected = [text for text in texts if is_validation(text, 0.5) == (side == "val")]
-        assert _stories(batches, side) == expected
-        splits = [getattr(batch, side) for batch in batches]
-        assert sum(split.stories for split in splits) == len(expected)
-        assert sum(split.text_bytes for split in splits) == sum(len(text.encode()) for text in expected)
+        assert _stories(encoded, side) == [text for text in texts if is_validation(text, 0.5) == (side == "val")]
 
 
-def test_batch_size_does_not_change_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_is_encoded_in_batches_whose_size_does_not_change_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = Tokenizer.encode_batch
+    monkeypatch.setattr(Tokenizer, "encode_batch", lambda self, texts: sizes.append(len(texts)) or encode(self, texts))
+
     def data() -> bytes:
-        return b"".join(batch.train.to_bytes() for batch in encode_stories(STORIES, TOKENIZER, 0.1))
+        return b"".join(story.tokens.tobytes() for story in encode_stories(STORIES, TOKENIZER, 0.1))
 
     one = data()
+    assert sizes == [len(STORIES)]
     monkeypatch.setattr(dataset, "BATCH_CHARACTERS", 50)
     assert data() == one
+    assert max(sizes[1:]) <= 3
 
 
-def _stories(batches: list[EncodedBatch], side: str) -> list[str]:
-    tokens = np.frombuffer(b"".join(getattr(batch, side).to_bytes() for batch in batches), "<u2")
+def _stories(encoded: list[EncodedStory], side: str) -> list[str]:
+    tokens = np.concatenate([story.tokens for story in encoded if story.split == side])
     spans = story_spans(tokens, TOKENIZER.end_of_story)
     return [TOKENIZER.decode(tokens[start : stop - 1].tolist()) for start, stop in spans]
 
@@ -95,9 +97,12 @@ def _file(folder: Path, data: bytes) -> Path:
     return path
 
 
-def test_ids_that_need_more_than_16_bits_are_never_cut() -> None:
+def test_ids_that_need_more_than_16_bits_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer.train(STORIES, TokenizerConfig(vocab_size=300))
+    native = SimpleNamespace(encode_batch_fast=lambda texts: [SimpleNamespace(ids=[70_000]) for _ in texts])
+    monkeypatch.setattr(tokenizer, "_native", native)
     with pytest.raises(OverflowError):
-        dataset.Split(dataset.array("H")).tokens.append(70_000)
+        list(encode_stories(["a story"], tokenizer, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -49,15 +49,13 @@ def bench_sample(threads: int | None, rounds: int, note: Callable[[str], None]) 
         note: told what is being measured.
     """
     note(f"measuring {len(CONTENDERS)} contenders at batch 1 and 32: {rounds} rounds")
-    report: dict[str, Any] = in_own_process("tinygpt.bench.sample", threads or 0, rounds)
+    report: dict[str, Any] = in_own_process("tinygpt.bench.sample", rounds, threads=threads)
     note(f"measuring {rounds} cold starts")
     return report | {"first_token_ms": first_token_ms(rounds)}
 
 
-def measure(threads: int, rounds: int) -> dict[str, Any]:
+def measure(rounds: int) -> dict[str, Any]:
     """Rates and ratios of one process."""
-    if threads:
-        torch.set_num_threads(threads)
     tellers = {"tinygpt": _tinygpt(), "plain": _plain()}
     if find_spec("transformers"):
         tellers["hf"] = _hugging_face()
@@ -157,21 +155,20 @@ def _first_token(command: list[str]) -> float:
 
 def _publish(folder: Path) -> str:
     """A store with a random model and a tokenizer of 8,000 entries; the id of the model."""
-    chance, store = random.Random(0), Store(folder)
+    chance, store, key = random.Random(0), Store(folder), Key(hash_json("tinygpt.bench", "sample"))
     words = (" ".join("".join(chance.choices("etaoinshrdlu", k=7)) for _ in range(1_000)) for _ in range(20))
     tokenizer = Tokenizer.train(words, TokenizerConfig(vocab_size=VOCAB, min_frequency=1))
     assert tokenizer.vocab_size == VOCAB
-    config = {"model": SHAPE.model_dump(), "vocab_size": VOCAB}
     inputs: dict[str, Artifact] = {}
-    model = {"model.safetensors": dump(model_tensors(random_model())), "config.json": json.dumps(config).encode()}
-    for stage, files in (("tokenize", {}), ("train", model)):
-        key = Key(hash_json("tinygpt.bench", stage))
+    for stage in ("tokenize", "train"):
         out = store.begin(stage, key, inputs=inputs)
-        for name, data in {**files, "tokenizer.json": tokenizer.to_bytes()}.items():
-            out.bytes(name, data)
+        out.bytes("tokenizer.json", tokenizer.to_bytes())
+        if stage == "train":
+            out.bytes("model.safetensors", dump(model_tensors(random_model())))
+            out.json("config.json", {"model": SHAPE.model_dump(), "vocab_size": VOCAB})
         inputs[stage] = store.publish(out)
     return inputs["train"].id
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))  # noqa: T201
+    print(json.dumps(measure(int(sys.argv[1]))))  # noqa: T201

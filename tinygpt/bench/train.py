@@ -9,7 +9,8 @@ import json
 import sys
 import timeit
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -39,58 +40,51 @@ Step = Callable[[], float]
 
 @dataclass(frozen=True)
 class Block:
-    """One setting under which all contenders are measured."""
+    """One setting under which all contenders are measured.
+
+    Args:
+        dropout: of all contenders.
+        avx2: as on the many CPUs that have no more than AVX2: fp32 on both sides.
+    """
 
     dropout: float = 0.0
-    fp32: bool = False
-    capability: str | None = None
-    threads: int | None = None
-    rounds: int = 7
+    avx2: bool = False
 
 
-BLOCKS = {"": Block(), "dropout_0_1": Block(dropout=0.1), "fp32_avx2": Block(fp32=True, capability="avx2")}
+BLOCKS = {"": Block(), "dropout_0_1": Block(dropout=0.1), "fp32_avx2": Block(avx2=True)}
 
 
 def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -> dict[str, Any]:
     """All blocks; the first block's keys stand at the top level, those of the others under their names."""
     report: dict[str, Any] = {}
     for name, block in BLOCKS.items():
-        block = replace(block, threads=threads, rounds=rounds)
         note(f"measuring {name or 'dropout 0'}: {rounds} rounds of {len(CONTENDERS)} contenders")
-        measured = _child(block, "")
-        peak = measured["peak_rss_mib"] = {who: _child(block, who) for who in measured["tokens_per_second_all"]}
-        peer = "hf_fp32" if block.fp32 else "hf_bf16"
+        environ = {"ATEN_CPU_CAPABILITY": "avx2"} if block.avx2 else {}
+        run = partial(in_own_process, "tinygpt.bench.train", name, rounds, threads=threads, **environ)
+        measured = run()
+        peak = measured["peak_rss_mib"] = {who: run(who) for who in measured["tokens_per_second_all"]}
+        peer = "hf_fp32" if block.avx2 else "hf_bf16"
         measured["peak_rss_ratio_vs_hf"] = peak["tinygpt"] / peak[peer] if peer in peak else None
         report |= {name: measured} if name else measured
     return report
 
 
-def _child(block: Block, contender: str) -> Any:
-    """A whole block, or the peak memory of one contender, measured in a process of its own."""
-    environ = {"ATEN_CPU_CAPABILITY": block.capability} if block.capability else {}
-    return in_own_process("tinygpt.bench.train", json.dumps(asdict(block)), contender, **environ)
-
-
-def measure_block(block: Block) -> dict[str, Any]:
+def measure_block(block: Block, rounds: int) -> dict[str, Any]:
     """Tokens per second of every contender, the ratios, and the share of the matrix rate."""
-    seconds = median_seconds({name: step for name in CONTENDERS if (step := contender(name, block))}, block.rounds)
+    seconds = median_seconds({name: step for name in CONTENDERS if (step := contender(name, block))}, rounds)
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
+    precision = choose_precision("auto", torch.device("cpu")).name
     return {
         "tokens_per_second": rates["tinygpt"],
         **ratios(rates, [name for name in CONTENDERS if name != "tinygpt"]),
-        "matrix_rate_share": flops * rates["tinygpt"] / matrix_rate(precision_of(block)),
+        "matrix_rate_share": flops * rates["tinygpt"] / matrix_rate(precision),
         "tokens_per_second_all": rates,
-        "precision": precision_of(block),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": versions("tinygpt", "torch", "transformers"),
     }
-
-
-def precision_of(block: Block) -> str:
-    """What tinygpt computes in: the rule's choice, or fp32 where the block says so."""
-    return "fp32" if block.fp32 else choose_precision("auto", torch.device("cpu")).name
 
 
 def matrix_rate(precision: str) -> float:
@@ -100,20 +94,17 @@ def matrix_rate(precision: str) -> float:
 
 
 def contender(name: str, block: Block) -> Step | None:
-    """A function that takes one training step, or None where the peer is not installed."""
-    if name == "tinygpt":
-        return _tinygpt(block)
-    if name == "plain":
-        return _plain(block)
-    if find_spec("transformers") is None or (name == "hf_bf16" and block.fp32):
-        return None
-    return _hugging_face(block, bf16=name == "hf_bf16")
+    """A function that takes one training step, or None where the peer is not installed, or has no such arithmetic."""
+    if name.startswith("hf"):
+        there = find_spec("transformers") and not (name == "hf_bf16" and block.avx2)
+        return _hugging_face(block, bf16=name == "hf_bf16") if there else None
+    return _tinygpt(block) if name == "tinygpt" else _plain(block)
 
 
 def _tinygpt(block: Block) -> Step:
     recipe = TrainConfig(batch_size=BATCH, grad_accum_steps=1)
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
-    state = TrainState.start(model, recipe, precision_of(block))
+    state = TrainState.start(model, recipe, choose_precision("auto", torch.device("cpu")).name)
     tokens = np.random.default_rng(0).integers(0, VOCAB, 200_000).astype(np.uint16)
     batches = Batches(tokens, ModelConfig().context_length, 0)
     return lambda: train_step(state, batches, recipe).loss
@@ -168,13 +159,11 @@ def peak_mib(step: Step) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def main(block: Block, name: str) -> None:
+def main(block: str, rounds: str, name: str = "") -> None:
     """Print the figures of a block, or the peak memory of the contender of that name."""
-    if block.threads:
-        torch.set_num_threads(block.threads)
-    step = contender(name, block) if name else None
-    print(json.dumps(peak_mib(step) if step else measure_block(block)))  # noqa: T201
+    step = contender(name, BLOCKS[block]) if name else None
+    print(json.dumps(peak_mib(step) if step else measure_block(BLOCKS[block], int(rounds))))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(Block(**json.loads(sys.argv[1])), sys.argv[2])
+    main(*sys.argv[1:])

@@ -42,7 +42,8 @@ class Stories:
     Attributes:
         empty: texts without a visible character, which are dropped.
         repaired: stories in which half a surrogate pair, which UTF-8 cannot hold, became U+FFFD.
-        source: what they are, for people and programs; no path and no commit, so that equal stories give equal artifacts.
+        source: what they are, for programs; no path and no commit, so that equal stories give equal artifacts.
+        title: the same for people.
 
     Raises:
         InputError: the source is not what it should be; while iterating, too.
@@ -51,20 +52,21 @@ class Stories:
 
     def __init__(self, data: DataConfig, report: Report) -> None:
         self.empty = self.repaired = 0
-        self.source: dict[str, str | int]
-        self._texts: Iterator[str]
         self._data = data
         match parse_source(data.source):
             case BuiltinSource(seed):
-                self.source = {"kind": "builtin", "seed": seed, "label": builtin.LABEL}
-                self._texts = itertools.islice(builtin.stories(seed), data.max_stories or builtin.DEFAULT_STORIES)
+                self.title = f"builtin, seed {seed}: {builtin.LABEL}"
+                self.source: dict[str, str | int] = {"kind": "builtin", "seed": seed, "label": builtin.LABEL}
+                self._texts: Iterator[str] = itertools.islice(builtin.stories(seed), data.max_stories or builtin.DEFAULT_STORIES)
             case HubSource() as source:
                 from tinygpt.corpus import hub
 
+                self.title = f"{source.repo}, split {data.split}"
                 self.source = {"kind": "hub", "name": source.repo, "split": data.split}
                 self._texts = hub.stories(source, data.split, data.text_field, report)
             case FileSource(pattern):
                 found = files.find(pattern)
+                self.title = "1 file" if len(found) == 1 else f"{len(found):,} files"
                 self.source = {"kind": "files", "files": len(found)}
                 self._texts = readers.stories(found, data.text_field, report)
 

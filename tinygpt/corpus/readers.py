@@ -9,6 +9,7 @@ like dates into dates, takes a record without the field for a null, and names no
 """
 
 import glob
+import itertools
 import json
 import shutil
 import tempfile
@@ -63,16 +64,13 @@ def _lines(file: StoryFile) -> Iterator[tuple[int, str]]:
 def _blank_lines(file: StoryFile) -> int | None:
     """How many blank lines separate the stories of a text file: None, if `<|endoftext|>` does; 0, if it is one story."""
     most = blank = 0
-    text_seen = False
-    for _, line in _lines(file):
-        content = line.strip()
+    contents = (line.strip() for _, line in _lines(file))
+    for content in itertools.dropwhile(lambda content: not content, contents):
         if content == SEPARATOR:
             return None
         if content:
-            most = max(most, min(blank, 2)) if text_seen else 0
-            blank, text_seen = 0, True
-        else:
-            blank += 1
+            most = max(most, min(blank, 2))
+        blank = 0 if content else blank + 1
     return most
 
 

@@ -1,7 +1,7 @@
 """What readers of records share: the `datasets` library, kept silent, and the text field of a record."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
@@ -36,7 +36,9 @@ def text_of(record: object, field: str, where: str) -> str:
         return record
     if not isinstance(record, Mapping):
         raise InputError(f"{where}: expected an object with the field `{field}`, found {record!r:.60}")
-    check_field(field, record, where)
+    if field not in record:
+        names = ", ".join(f"`{name}`" for name in record) or "none"
+        raise InputError(f"{where}: no field `{field}`; fields present: {names}", hint=_HINT)
     value = record[field]
     if not isinstance(value, str | None):
         raise InputError(f"{where}: the field `{field}` holds {value!r:.60}, not text", hint=_HINT)
@@ -50,17 +52,10 @@ def texts_of(dataset: Any, field: str, name: str) -> Iterator[str]:
         InputError: as text_of.
     """
     if dataset.column_names:  # known before the first row: columns that need a decoder (images, audio) are never touched
-        check_field(field, dataset.column_names, name)
+        text_of(dict.fromkeys(dataset.column_names), field, name)  # raises if there is no such field
         dataset = dataset.select_columns([field])
     for number, row in enumerate(dataset, 1):
         yield text_of(row, field, f"{name}, row {number}")
-
-
-def check_field(field: str, present: Iterable[str], where: str) -> None:
-    """Raise InputError, which names the fields there are, if the text field is none of them."""
-    if field not in present:
-        names = ", ".join(f"`{name}`" for name in present) or "none"
-        raise InputError(f"{where}: no field `{field}`; fields present: {names}", hint=_HINT)
 
 
 def reason(error: Exception) -> str:

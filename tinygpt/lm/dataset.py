@@ -5,12 +5,11 @@ On disk a split is the token ids of its stories as raw little-endian uint16, eac
 """
 
 import hashlib
+import itertools
 import mmap
 import os
-from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,62 +33,47 @@ def is_validation(text: str, val_fraction: float) -> bool:
     return story_hash(text) < val_fraction * 2**64
 
 
-@dataclass
-class Split:
-    """Stories of one side, tokenized.
+class EncodedStory(NamedTuple):
+    """A story of the corpus, tokenized.
 
     Args:
-        tokens: token ids, every story followed by the end-of-story token.
-        stories: how many stories.
-        text_bytes: of their UTF-8 text.
+        text: of the story.
+        split: "train" or "val".
+        tokens: token ids, the end-of-story token last, as they lie on disk.
     """
 
-    tokens: "array[int]"
-    stories: int = 0
-    text_bytes: int = 0
-
-    def to_bytes(self) -> bytes:
-        """The tokens as they lie on disk."""
-        return np.asarray(self.tokens, TOKEN).tobytes()
+    text: str
+    split: str
+    tokens: Tokens
 
 
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Consecutive stories of the corpus, tokenized, and the hash of each."""
-
-    train: Split
-    val: Split
-    hashes: "array[int]"
-
-
-def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float) -> Iterator[EncodedBatch]:
-    """Tokenize and split a corpus of any size, a few hundred stories at a time.
+def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float) -> Iterator[EncodedStory]:
+    """Tokenize and split a corpus of any size; a few hundred stories are in memory at a time.
 
     Raises:
         InputError: a story holds a lone surrogate.
     """
-    for texts in _batched(stories):
-        batch = EncodedBatch(Split(array("H")), Split(array("H")), array("Q", map(story_hash, texts)))
-        for text, hashed, token_ids in zip(texts, batch.hashes, tokenizer.encode_batch(texts), strict=True):
-            split = batch.val if hashed < val_fraction * 2**64 else batch.train
-            split.tokens.extend(token_ids)
-            split.tokens.append(tokenizer.end_of_story)
-            split.stories += 1
-            split.text_bytes += len(text.encode())
-        yield batch
+    seen = 0
+
+    def batch_number(text: str) -> int:
+        nonlocal seen
+        seen += len(text)
+        return seen // BATCH_CHARACTERS
+
+    for _, batch in itertools.groupby(stories, batch_number):
+        texts = list(batch)
+        for text, token_ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+            token_ids.append(tokenizer.end_of_story)
+            split = "val" if is_validation(text, val_fraction) else "train"
+            yield EncodedStory(text, split, np.asarray(token_ids, TOKEN))
 
 
-def _batched(stories: Iterable[str]) -> Iterator[list[str]]:
-    texts: list[str] = []
-    characters = 0
-    for story in stories:
-        texts.append(story)
-        characters += len(story)
-        if characters >= BATCH_CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
+def empty_split(name: str, stories: int, val_fraction: float) -> InputError:
+    """What to say of a split that holds none of the stories."""
+    return InputError(
+        f"none of the {stories} stories is in the {name} split with `dataset.val_fraction` = {val_fraction}",
+        hint="give more stories, or change `dataset.val_fraction`",
+    )
 
 
 def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
@@ -167,13 +151,8 @@ class Batches:
         Returns:
             (sequences,) positions in the tokens.
         """
-        parts, position, end = [], step * sequences, (step + 1) * sequences
-        while position < end:
-            epoch, first = divmod(position, self.n_windows)
-            last = min(self.n_windows, first + end - position)
-            parts.append(self._epoch_offsets(epoch)[first:last])
-            position += last - first
-        return np.concatenate(parts)
+        epochs, places = np.divmod(np.arange(step * sequences, (step + 1) * sequences), self.n_windows)
+        return np.concatenate([self._epoch_offsets(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def windows(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The sequences that begin at `offsets` and, for each of their tokens, the next one: twice (B, T)."""

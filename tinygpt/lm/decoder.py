@@ -8,14 +8,12 @@ import ctypes
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 
 from tinygpt.config import ModelConfig
-from tinygpt.errors import CorruptArtifactError
+from tinygpt.lm.weights import Array, require
 
-Array = np.ndarray[Any, np.dtype[Any]]
 # Arrays, because a Python number is converted anew each time it meets one
 _EPSILON, _ONE, _HALF = (np.array(value, np.float32) for value in (1e-5, 1, 0.5))
 _LINEAR, _CUBIC = (np.array(value * math.sqrt(2 / math.pi), np.float32) for value in (1, 0.044715))  # of GELU
@@ -35,7 +33,7 @@ class Decoder:
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Array], *, max_sequences: int = 1) -> None:
-        _check(config, vocab_size, weights)
+        require(dict(_shapes(config, vocab_size)), weights)
         _one_blas_thread()
         self.config, self.context_length = config, config.context_length
         self.length = self.sequences = 0  # S and B
@@ -252,17 +250,3 @@ def _shapes(config: ModelConfig, vocab_size: int) -> Iterable[tuple[str, tuple[i
         for name, rows, columns in (("attention.qkv", 3 * C, C), ("attention.out", C, C), ("mlp.up", F, C), ("mlp.down", C, F)):
             yield f"blocks.{i}.{name}.weight", (rows, columns)
             yield f"blocks.{i}.{name}.bias", (rows,)
-
-
-def _check(config: ModelConfig, vocab_size: int, weights: Mapping[str, Array]) -> None:
-    """Refuse weights that are not this model's."""
-    shapes = dict(_shapes(config, vocab_size))
-    if odd := sorted(shapes.keys() ^ weights.keys()):
-        raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
-    for name, shape in shapes.items():
-        if weights[name].shape != shape or weights[name].dtype != np.float32:
-            raise CorruptArtifactError(
-                f"`{name}` is {weights[name].dtype} {weights[name].shape}, the model needs float32 {shape}"
-            )
-        if not np.isfinite(weights[name]).all():
-            raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")

@@ -9,6 +9,7 @@ with D = n1 / (n1 + 2 n2), where n1 and n2 are the numbers of n-grams seen once 
 distribution.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,15 +77,11 @@ def ngram_losses(train: Tokens, judged: Tokens, vocab_size: int) -> dict[str, fl
         {"uniform": ..., "unigram": ..., "bigram": ..., "trigram": ...}.
     """
     probabilities = np.full(len(judged) - 1, 1 / vocab_size)
-    losses = {"uniform": _mean_loss(probabilities)}
+    losses = {"uniform": math.log(vocab_size)}
     for order, name in enumerate(NAMES[1:], start=1):
         ngrams = NGrams(train[:MAX_COUNTED], order, vocab_size)
         keys = ngrams.pack(judged[max(0, 2 - order) :])
         without = len(probabilities) - len(keys)  # the second token has but one before it: its bigram stands for the trigram
         probabilities[without:] = ngrams.probability(keys, probabilities[without:])
-        losses[name] = _mean_loss(probabilities)
+        losses[name] = float(-np.log(probabilities).mean())
     return losses
-
-
-def _mean_loss(probabilities: Probabilities) -> float:
-    return float(-np.log(probabilities).mean())

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
@@ -21,8 +21,7 @@ BYTES = 256
 MAX_TOKEN_BYTES = 32  # keeps a tokenizer small whatever the corpus
 MAX_FILE_BYTES = 16 << 20  # 65,536 entries of 32 bytes take 11 MB
 PIECE = 1 << 20  # characters given to the native library at once: its encodings take about 100 bytes a token
-WORD_BREAK = re.compile(r"(?<=\S)[ \n]")
-LONG_RUN = re.compile(r"\S{1024}|\s{1024}")  # training takes time quadratic in the length of a word
+WORD = 1 << 10  # characters at most of a word in training, which takes time quadratic in the length of a word
 
 ALPHABET = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
 
@@ -76,18 +75,33 @@ class Tokenizer:
             max_token_length=MAX_TOKEN_BYTES,
             show_progress=False,
         )
-        native.train_from_iterator((piece for text in texts for piece in _without_long_runs(text)), trainer)
+        native.train_from_iterator((piece for text in texts for piece in _pieces(text, WORD)), trainer)
         model = json.loads(native.to_str())["model"]
         return cls(list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tokenizer":
-        """Read what `to_bytes` wrote, and nothing else.
+        """Read what `to_bytes` wrote, and nothing else, so that all is safe for the native library.
+
+        It is safe if to write it again gives the same bytes, each merge joins two entries to a learned one, and each learned
+        entry is made by a merge, so that it is a text of bytes.
 
         Raises:
             InputError: the bytes are too many, or differ in any place from what `to_bytes` writes.
         """
-        return cls(*_checked(data))
+        try:
+            if len(data) > MAX_FILE_BYTES:
+                raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
+            model = json.loads(data)["model"]
+            tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
+            if _written((END_OF_STORY, *ALPHABET, *tokens), merges) != data or len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
+                raise ValueError("written in another way, or too many entries")
+            parts, made = {*ALPHABET, *tokens} - {""}, {left + right for left, right in merges}
+            if made != set(tokens) or not parts.issuperset(itertools.chain(*merges)) or len(set(merges)) != len(merges):
+                raise ValueError("the merges do not make the entries, each once")
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
+            raise InputError("not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`") from error
+        return cls(tokens, merges)
 
     def to_bytes(self) -> bytes:
         """The tokenizer as `tokenizer.json` of the `tokenizers` library, which any of its readers can load."""
@@ -116,20 +130,16 @@ class Tokenizer:
             _require_unicode(text)
         if all(len(text) <= PIECE for text in texts):
             return [array("H", encoding.ids) for encoding in self._native.encode_batch_fast(list(texts))]
-        pieces = (map(self._native.encode, _pieces(text)) for text in texts)
+        pieces = (map(self._native.encode, _pieces(text, PIECE)) for text in texts)
         return [array("H", itertools.chain.from_iterable(piece.ids for piece in of_text)) for of_text in pieces]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of token ids; the end-of-story token is no text, and bytes that are no UTF-8 become U+FFFD."""
-        return self.decode_bytes(token_ids).decode("utf-8", errors="replace")
-
-    def decode_bytes(self, token_ids: Iterable[int]) -> bytes:
-        """The bytes of token ids.
+        """The text of token ids; the end-of-story token is no text, and bytes that are no UTF-8 become U+FFFD.
 
         Raises:
             ValueError: an id is not in 0 to vocab_size - 1.
         """
-        return b"".join(map(self.token_bytes, token_ids))
+        return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token; none for the end-of-story token.
@@ -157,88 +167,25 @@ def _require_unicode(text: str) -> None:
         ) from error
 
 
-def _without_long_runs(text: str) -> Iterator[str]:
-    """The text, in pieces of at most 1,024 characters if a run without a word boundary is longer than that."""
-    _require_unicode(text)
-    if len(text) <= 1024 or not LONG_RUN.search(text):
-        yield text
-    else:
-        yield from (text[start : start + 1024] for start in range(0, len(text), 1024))
+def _pieces(text: str, length: int) -> list[str]:
+    """Pieces of at most `length` characters that together encode as the whole does.
 
-
-def _pieces(text: str) -> Iterator[str]:
-    """Pieces of at most PIECE characters that together encode as the whole does.
-
-    They begin at a space or line break after a word, where GPT-2's pattern always separates; only a run of 4,096 characters
-    without such a place is cut inside.
+    They end after a word, before a space or line break, where GPT-2's pattern always separates; only a run of `length`
+    characters without such a place is cut inside.
     """
-    start = 0
-    while len(text) - start > PIECE:
-        end = start + PIECE
-        breaks = [match.start() for match in WORD_BREAK.finditer(text, end - 4096, end)]
-        yield text[start : breaks[-1] if breaks else end]
-        start = breaks[-1] if breaks else end
-    yield text[start:]
+    _require_unicode(text)
+    return re.findall(rf"(?s).{{0,{length - 1}}}\S(?=[ \n]|\Z)|.{{1,{length}}}", text)
 
 
 def _written(entries: Iterable[str], merges: Sequence[tuple[str, str]]) -> bytes:
     """The bytes of a tokenizer.json."""
     end_of_story = {"id": 0, "content": END_OF_STORY, "single_word": False, "lstrip": False, "rstrip": False}
+    added_tokens = [end_of_story | {"normalized": False, "special": True}]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    content = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [end_of_story | {"normalized": False, "special": True}],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: token_id for token_id, token in enumerate(entries)},
-            "merges": merges,
-        },
-    }
+    off: dict[str, object] = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
+    off |= dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
+    vocabulary = {token: token_id for token_id, token in enumerate(entries)}
+    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added_tokens, "normalizer": None}
+    steps = {"pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level}
+    content = head | steps | {"model": {"type": "BPE", **off, "vocab": vocabulary, "merges": merges}}
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
-    """The learned entries and the merges of a tokenizer.json, safe for the native library.
-
-    They are safe if to write them again gives the same bytes, each merge joins two entries to a learned one, and each learned
-    entry is made by a merge, so that it is a text of bytes.
-
-    Raises:
-        InputError: see Tokenizer.from_bytes.
-    """
-    if len(data) > MAX_FILE_BYTES:
-        raise _refused(f"it has {len(data)} bytes; the limit is {MAX_FILE_BYTES}")
-    try:
-        model = json.loads(data)["model"]
-        tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
-        same = _written((END_OF_STORY, *ALPHABET, *tokens), merges) == data
-        parts = {*ALPHABET, *tokens} - {""}
-        foreign = any(left not in parts or right not in parts for left, right in merges)
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise _refused("it is not JSON of that form") from error
-    if not same:
-        raise _refused("it is not written as tinygpt writes it")
-    if len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
-        raise _refused(f"`model.vocab` has more than {MAX_VOCAB_SIZE} entries")
-    if foreign or {left + right for left, right in merges} != set(tokens):
-        raise _refused("`model.merges` does not make the entries of `model.vocab`, or makes others")
-    if len(set(merges)) != len(merges):
-        raise _refused("a merge is there twice")
-    return tokens, merges
-
-
-def _refused(why: str) -> InputError:
-    return InputError(f"not a tokenizer.json that tinygpt wrote: {why}", hint="make one with `tinygpt tokenize`")

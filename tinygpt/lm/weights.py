@@ -4,12 +4,13 @@ Reading gives numpy arrays and needs no torch; only `read_model` does.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors.numpy
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from tinygpt.config import ModelConfig
 from tinygpt.errors import CorruptArtifactError
@@ -21,20 +22,13 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 1 << 20  # bytes
 Array = np.ndarray[Any, np.dtype[Any]]
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 
 
-def dump(tensors: "Mapping[str, Tensor]", metadata: str | None = None) -> bytes:
-    """Tensors as safetensors, in a byte order that depends on nothing but the tensors.
-
-    Args:
-        tensors: named tensors that share no memory.
-        metadata: one text; more than one key would be written in random order.
-    """
+def dump(tensors: "Mapping[str, Tensor]") -> bytes:
+    """Named tensors that share no memory as safetensors, in a byte order that depends on nothing but the tensors."""
     import safetensors.torch
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, {"tinygpt": metadata} if metadata is not None else None)
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def model_tensors(model: "GPT") -> "dict[str, Tensor]":
@@ -43,33 +37,19 @@ def model_tensors(model: "GPT") -> "dict[str, Tensor]":
 
 
 def read_arrays(data: bytes) -> dict[str, Array]:
-    """The tensors of a safetensors file as numpy arrays (views of `data`, read-only).
+    """The tensors of a safetensors file as numpy arrays.
 
     Raises:
         CorruptArtifactError: the header is malformed, too large, or does not describe exactly these bytes.
     """
     try:
-        return _parse(data)
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        if (header := int.from_bytes(data[:8], "little")) > MAX_HEADER:
+            raise ValueError(f"its header has {header} bytes; the limit is {MAX_HEADER}")
+        arrays = safetensors.numpy.load(data)
+        if others := {array.dtype.name for array in arrays.values()} - {"float32", "int64"}:
+            raise ValueError(f"it holds {others}")
+    except (SafetensorError, ValueError, KeyError) as error:  # a KeyError is a type of numbers that numpy lacks
         raise CorruptArtifactError(f"not a safetensors file that tinygpt can read: {error}") from error
-
-
-def _parse(data: bytes) -> dict[str, Array]:
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
-        raise ValueError(f"header of {size} bytes in a file of {len(data)}")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    body = memoryview(data)[8 + size :]
-    arrays, end = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype, shape, (start, stop) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        if start != end or any(type(n) is not int or n < 0 for n in shape) or stop - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"tensor `{name}` {shape} does not fit bytes {start} to {stop}")
-        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
-        end = stop
-    if end != len(body):
-        raise ValueError(f"{len(body) - end} bytes belong to no tensor")
     return arrays
 
 
@@ -106,17 +86,27 @@ def load_into(tensors: "Mapping[str, Tensor]", arrays: Mapping[str, Array]) -> N
     """Copy arrays into the tensors of the same names.
 
     Raises:
-        CorruptArtifactError: names or shapes differ, or a value is not finite.
+        CorruptArtifactError: as require.
     """
     import torch
 
-    if tensors.keys() != arrays.keys():
-        odd = sorted(tensors.keys() ^ arrays.keys())
+    require({name: tuple(tensor.shape) for name, tensor in tensors.items()}, arrays)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+
+
+def require(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> None:
+    """Refuse arrays that are not the weights of a model whose parameters have these names and shapes.
+
+    Raises:
+        CorruptArtifactError: names, shapes or types differ, or a value is not finite.
+    """
+    if odd := sorted(shapes.keys() ^ arrays.keys()):
         raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
-    for name, tensor in tensors.items():
-        if tuple(tensor.shape) != arrays[name].shape:
-            raise CorruptArtifactError(f"`{name}` has shape {arrays[name].shape}, the model needs {tuple(tensor.shape)}")
-        if not np.isfinite(arrays[name]).all():
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise CorruptArtifactError(f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}")
+        if not np.isfinite(array).all():
             raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")
-        with torch.no_grad():
-            tensor.copy_(torch.from_numpy(arrays[name].copy()))

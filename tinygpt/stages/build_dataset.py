@@ -10,8 +10,7 @@ import numpy as np
 
 from tinygpt.config import Config
 from tinygpt.corpus import read_stories
-from tinygpt.errors import InputError
-from tinygpt.lm.dataset import encode_stories
+from tinygpt.lm.dataset import empty_split, encode_stories, story_hash
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -39,19 +38,14 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     with ExitStack() as files:
         stream = files.enter_context(inputs["corpus"].open("stories.jsonl.gz"))
         shards = {split: files.enter_context(out.stream(f"{split}.bin")) for split in SPLITS}
-        for batch in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
-            for name, split in (("train", batch.train), ("val", batch.val)):
-                shards[name].write(split.to_bytes())
-                sizes[name].update(stories=split.stories, tokens=len(split.tokens), bytes=split.text_bytes)
-            hashes.extend(batch.hashes)
-            report.advance(len(batch.hashes))
+        for story in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
+            shards[story.split].write(story.tokens.tobytes())
+            sizes[story.split].update(stories=1, tokens=len(story.tokens), bytes=len(story.text.encode()))
+            hashes.append(story_hash(story.text))
+            report.advance()
     for name in SPLITS:
         if not sizes[name]["stories"]:
-            fraction = config.dataset.val_fraction
-            raise InputError(
-                f"none of the {len(hashes)} stories is in the {name} split with `dataset.val_fraction` = {fraction}",
-                hint="give more stories, or change `dataset.val_fraction`",
-            )
+            raise empty_split(name, len(hashes), config.dataset.val_fraction)
     tokens = sizes["train"]["tokens"] + sizes["val"]["tokens"]
     out.provenance(tokens_per_second=round(tokens / max(time.monotonic() - began, 1e-3)))
     duplicates = len(hashes) - len(np.unique(hashes))

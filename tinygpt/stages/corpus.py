@@ -41,16 +41,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         report.note(f"U+FFFD stands for half a surrogate pair in {stories.repaired:,} of the stories")
     out.provenance(source=config.data.source, fingerprint=before)
     out.json("meta.json", {"stories": count, "bytes": size, "empty": stories.empty, "source": stories.source})
-    rows = [["source", _describe(stories.source)], ["stories", f"{count:,}"], ["text", f"{size:,} bytes"]]
+    rows = [["source", stories.title], ["stories", f"{count:,}"], ["text", f"{size:,} bytes"]]
     if stories.empty:
         rows.append(["empty", f"{stories.empty:,} dropped"])
     out.json("summary.json", {"rows": rows})
-
-
-def _describe(source: Mapping[str, str | int]) -> str:
-    match source:
-        case {"kind": "builtin", "seed": seed, "label": label}:
-            return f"builtin, seed {seed}: {label}"
-        case {"kind": "hub", "name": name, "split": split}:
-            return f"{name}, split {split}"
-    return "1 file" if source["files"] == 1 else f"{source['files']:,} files"

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from tinygpt.config import Config, TokenizerConfig
 from tinygpt.corpus import read_stories
-from tinygpt.errors import InputError
-from tinygpt.lm.dataset import encode_stories, is_validation
+from tinygpt.lm.dataset import empty_split, encode_stories, is_validation
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -30,57 +29,45 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     """
     corpus, val_fraction = inputs["corpus"], config.dataset.val_fraction
     stories = corpus.read_json("meta.json")["stories"]
-    seen = Counter[str]()
     report.task("learn the tokenizer", stories, unit="stories")
     with corpus.open("stories.jsonl.gz") as stream:
-        tokenizer = Tokenizer.train(train_split(read_stories(stream), val_fraction, seen, report), config.tokenizer)
-    if not seen["stories"]:
-        raise InputError(
-            f"none of the {stories} stories is in the train split with `dataset.val_fraction` = {val_fraction}",
-            hint="give more stories, or lower `dataset.val_fraction`",
-        )
+        tokenizer = Tokenizer.train(train_split(read_stories(stream), val_fraction, report), config.tokenizer)
     report.task("measure it", stories, unit="stories")
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    counts, seen = np.zeros(tokenizer.vocab_size, np.int64), Counter[str]()
     with corpus.open("stories.jsonl.gz") as stream:
-        for batch in encode_stories(read_stories(stream), tokenizer, val_fraction):
-            counts += np.bincount(batch.train.tokens, minlength=tokenizer.vocab_size)
-            report.advance(len(batch.hashes))
+        for story in encode_stories(read_stories(stream), tokenizer, val_fraction):
+            if story.split == "train":
+                np.add.at(counts, story.tokens, 1)
+                seen.update(stories=1, words=len(story.text.split()), bytes=len(story.text.encode()))
+            report.advance()
+    if not seen:
+        raise empty_split("train", stories, val_fraction)
     out.bytes("tokenizer.json", tokenizer.to_bytes())
     describe(tokenizer, counts, seen, config.tokenizer, out)
 
 
-def train_split(texts: Iterable[str], val_fraction: float, seen: Counter[str], report: Report) -> Iterator[str]:
-    """The stories that are not held out; they, their words and bytes are counted in `seen` as they pass."""
-    for number, text in enumerate(texts, start=1):
-        if number % 256 == 0:
-            report.advance(256)
+def train_split(texts: Iterable[str], val_fraction: float, report: Report) -> Iterator[str]:
+    """The stories that are not held out."""
+    for text in texts:
+        report.advance()
         if not is_validation(text, val_fraction):
             yield text
-            seen.update(stories=1, words=len(text.split()), bytes=len(text.encode()))
 
 
 def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: Counter[str], config: TokenizerConfig, out: Out) -> None:
     """Write what the tokenizer is worth on the train split, where token i occurs counts[i] times."""
     V, tokens = tokenizer.vocab_size, int(counts[tokenizer.end_of_story + 1 :].sum())
-    bytes_per_token, tokens_per_word = seen["bytes"] / max(tokens, 1), tokens / max(seen["words"], 1)
+    rates = {"bytes_per_token": seen["bytes"] / tokens, "tokens_per_word": tokens / seen["words"]}
     unused = int((counts == 0).sum())
     by_length = sorted(range(V), key=tokenizer.byte_lengths.__getitem__, reverse=True)  # stable: of equal ones the lowest first
     longest = [tokenizer.decode([token_id]) for token_id in by_length[:LONGEST]]
-    facts = {
-        "vocab_size": V,
-        "vocab_size_asked": config.vocab_size,
-        "train": {**seen, "tokens": tokens},
-        "bytes_per_token": round(bytes_per_token, 4),
-        "tokens_per_word": round(tokens_per_word, 4),
-        "unused_entries": unused,
-        "longest_entries": longest,
-    }
-    out.json("report.json", facts)
+    facts = {"vocab_size": V, "vocab_size_asked": config.vocab_size, "unused_entries": unused, "longest_entries": longest}
+    facts |= {name: round(rate, 4) for name, rate in rates.items()}
+    out.json("report.json", facts | {"train": {**seen, "tokens": tokens}})
     short = f" of {config.vocab_size:,} asked for; no other pair occurs {config.min_frequency} times"
     rows = [
         ["entries", f"{V:,}{short if V < config.vocab_size else ''}"],
-        ["bytes per token", f"{bytes_per_token:.2f}"],
-        ["tokens per word", f"{tokens_per_word:.2f}"],
+        *([name.replace("_", " "), f"{rate:.2f}"] for name, rate in rates.items()),
         ["unused entries", f"{unused:,}"],
         ["longest entries", " ".join(map(repr, longest[:5]))],
     ]

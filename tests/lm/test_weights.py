@@ -1,0 +1,72 @@
+"""Bytes that are no safetensors file of tinygpt are refused in words, whatever the native library thinks of them."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from tinygpt.errors import CorruptArtifactError
+from tinygpt.lm.weights import MAX_HEADER, dump, load_into, read_arrays
+
+ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+def file(header: object, body: bytes = b"\0" * 4) -> bytes:
+    data = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(data).to_bytes(8, "little") + data + body
+
+
+BAD = {
+    "empty": b"",
+    "cut in the length": b"\1\0\0",
+    "pickle": b"\x80\x04N.",
+    "header longer than the file": (1_000).to_bytes(8, "little") + b"{}",
+    "header of 2^63 bytes": (1 << 63).to_bytes(8, "little") + b"{}",
+    "header past the limit": file({"x" * MAX_HEADER: ENTRY}),
+    "list": file([]),
+    "deep list": file(b"[" * 200_000),
+    "not utf-8": file(b"\xff\xff"),
+    "lone surrogate": file(b'{"\\ud800":' + json.dumps(ENTRY).encode() + b"}"),
+    "unknown type": file({"a": ENTRY | {"dtype": "F3"}}),
+    "type of less than a byte": file({"a": ENTRY | {"dtype": "F4"}}),
+    "type that numpy lacks": file({"a": ENTRY | {"dtype": "BF16", "shape": [2]}}),
+    "type that tinygpt does not write": file({"a": ENTRY | {"dtype": "BOOL", "shape": [4]}}),
+    "negative shape": file({"a": ENTRY | {"shape": [-1]}}),
+    "shape past 2^64": file({"a": ENTRY | {"shape": [1 << 33, 1 << 33]}}),
+    "nothing times very much": file({"a": ENTRY | {"shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}}, b""),
+    "hole": file({"a": ENTRY | {"data_offsets": [4, 8]}}, b"\0" * 8),
+    "overlap": file({"a": ENTRY, "b": ENTRY}),
+    "cut": file({"a": ENTRY}, b"\0" * 3),
+    "grown": file({"a": ENTRY}, b"\0" * 5),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_malformed_file_is_refused(name: str) -> None:
+    with pytest.raises(CorruptArtifactError, match="not a safetensors file that tinygpt can read"):
+        read_arrays(BAD[name])
+
+
+def test_what_is_written_is_read_back_and_its_bytes_are_always_the_same() -> None:
+    tensors = {"b": torch.arange(6, dtype=torch.float32).view(2, 3), "a": torch.tensor([1, -1])}
+    data = dump(tensors)
+    assert data == dump(dict(reversed(tensors.items())))
+    arrays = read_arrays(data)
+    assert {name: array.tolist() for name, array in arrays.items()} == {"b": [[0, 1, 2], [3, 4, 5]], "a": [1, -1]}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 2), np.float32), r"is float32 \(3, 2\), the model needs float32 \(2, 3\)"),
+        (np.zeros((2, 3), np.int64), "is int64"),
+        (np.full((2, 3), np.nan, np.float32), "holds a NaN"),
+    ],
+)
+def test_weights_of_another_model_are_refused(array: np.ndarray, message: str) -> None:
+    with pytest.raises(CorruptArtifactError, match=message):
+        load_into({"w": torch.zeros(2, 3)}, read_arrays(safetensors.numpy.save({"w": array})))
+    with pytest.raises(CorruptArtifactError, match="`v` is in one of them only"):
+        load_into({"w": torch.zeros(2, 3)}, {"w": np.zeros((2, 3), np.float32), "v": array})
