@@ -13,10 +13,10 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tinygpt.config import ModelConfig
-from tinygpt.figures.attention import head_maps, overview, scores_over_time, token_losses_over_time
-from tinygpt.figures.curves import training_curves
+from tinygpt.figures.attention import head_maps, overview
+from tinygpt.figures.curves import compared, training_curves
 from tinygpt.figures.style import Format, drawable, style, to_bytes
-from tinygpt.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
+from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import analysis
 from tinygpt.lm.analysis import HeadWorth, Look
 from tinygpt.lm.findings import Curves, Findings, smooth
@@ -87,6 +87,7 @@ def draw_spectra(draw: Callable[..., Figure], layers: int) -> Figure:
 PICTURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: training_curves(curves(300), BASELINES),
     "curves of one step": lambda: training_curves(curves(1), BASELINES),
+    "seven runs": lambda: compared({f"{steps:012x}": curves(steps) for steps in (1, 2, 9, 30, 100, 200, 300)}),
     "curves without baselines": lambda: training_curves(curves(7), {}),
     "head": lambda: next(head_maps(attention(4, 4, 56)))[2],
     "head of 144": lambda: next(head_maps(attention(12, 12, 40)))[2],
@@ -99,11 +100,6 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "norms of 1 layer": lambda: draw_spectra(norms_by_layer, 1),
     "norms of 12 layers": lambda: draw_spectra(norms_by_layer, 12),
     "singular values of 12 layers": lambda: draw_spectra(singular_values, 12),
-    "norms over time": lambda: norms_over_time(np.array([1, 10, 1000]), [look.spectra for look in looks(12, 2, 3)[1:]]),
-    "scores over time": lambda: scores_over_time(np.array([1, 10, 1000]), [look.scores for look in looks(12, 2, 3)[1:]]),
-    "token losses over time": lambda: token_losses_over_time(
-        HOSTILE, np.array([1, 10, 1000]), np.stack([look.losses for look in looks(1, 1, 12)[1:]])
-    ),
 }
 
 
@@ -147,6 +143,21 @@ def test_no_text_lies_over_another_or_beyond_the_edge(name: str, monkeypatch: py
     assert not clashes(figure, texts)
 
 
+@pytest.mark.parametrize("draw", [norms_by_layer, singular_values])
+def test_every_value_lies_within_its_axes(draw: Callable[..., Figure]):
+    first, second = (
+        analysis.spectra({k: v * size for k, v in analysis.arrays_of(model).items()})
+        for model, size in zip(weights(3), (1, 9), strict=True)
+    )
+    for spectra in ((first, second), (second, first)):
+        figure = draw(*spectra)
+        for axes in figure.axes:
+            (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+            points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
+            assert ((x0, y0) <= points.min(0)).all()
+            assert (points.max(0) <= (x1, y1)).all()
+
+
 def test_texts_that_clash_are_found(monkeypatch: pytest.MonkeyPatch):
     with style():
         figure = Figure(figsize=(2, 2))
@@ -159,7 +170,10 @@ def test_texts_that_clash_are_found(monkeypatch: pytest.MonkeyPatch):
     ("name", "format"),
     [
         ("curves of one step", "png"),
-        *(pytest.param(*case, marks=pytest.mark.full) for case in (("curves", "svg"), ("head", "png"))),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in (("curves", "svg"), ("head", "png"), ("head", "svg"), ("histograms", "svg"))
+        ),
     ],
 )
 def test_equal_numbers_give_equal_bytes_whatever_the_settings_of_the_user(name: str, format: Format):

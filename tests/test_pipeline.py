@@ -106,9 +106,9 @@ PINNED = {
     "tokenize": "d580a6601423",
     "build-dataset": "b40d9ae50f7a",
     "train": "37fb257aad34",
-    "eval": "015f881d4049",
+    "eval": "19613cde1646",
     "sample": "39f133dcff9f",
-    "plot": "1a30dadafd6e",
+    "plot": "2fc28256bba4",
 }
 
 

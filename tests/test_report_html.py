@@ -27,6 +27,7 @@ for _model in MODELS.values():
     for _parameter in _model.parameters():
         _parameter.data.mul_(10)  # untrained models look everywhere alike
 LOOKS = [Look.at(model, IDS, step) for step, model in MODELS.items()]
+MEASURES = ("distinct_1", "distinct_2", "distinct_3", "ended", "loops", "unseen_words", "longest_match", "memorised")
 
 
 def metrics(story: str) -> Iterator[dict[str, object]]:
@@ -57,7 +58,19 @@ def findings(text: str = "Once", looks: list[Look] = LOOKS, *, worth: bool = Tru
 
 def facts(text: str = "plain") -> Facts:
     score = {"loss": 2.2, "perplexity": 9.03, "bits_per_byte": 1.5}
-    evaluation = {**score, "judged": "validation split", "stories": 4, "tokens": 99, "standard_error": 0.01}
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
+    card = dict.fromkeys(MEASURES, estimate)
+    copy = {"tokens": 3, "text": text, "story": 2, "told": f"a {text} b", "origin": 7, "training": f"c {text} d"}
+    quality = {"count": 4, "temperature": 0.8, "max_tokens": 256, "seed": 1337, "unseen": [text], "longest": copy}
+    quality |= {"told": card | {"longest_match": {"value": 12.5, "low": 11, "high": 14}}, "validation": card}
+    evaluation = {
+        **score,
+        "report_card": quality,
+        "judged": "validation split",
+        "stories": 4,
+        "tokens": 99,
+        "standard_error": 0.01,
+    }
     return Facts(
         card={
             "model": CONFIG.model_dump(mode="json"),
@@ -134,9 +147,10 @@ def test_500_payloads_in_every_field_are_text():
         data = json.loads(parsed.data)
         assert data["labels"][0] == f"{payload}0"
         assert data["curves"]["stories"][0].startswith(payload)
-        assert data["settings"]["plot"]["text"] == data["settings"]["train"]["sample_prompt"] == payload
-        assert payload in data["about"]
-        assert payload in {row["name"] for row in data["scores"]}
+        assert data["plot"]["text"] == data["card"]["train"]["sample_prompt"] == payload
+        assert data["dataset"]["label"] == payload
+        assert payload in data["evaluation"]["baselines"]
+        assert data["evaluation"]["report_card"]["longest"]["text"] == payload
 
 
 def test_without_the_escapes_payloads_would_be_elements():
@@ -265,6 +279,34 @@ def test_the_sliders_move_through_stories_and_steps(browser: Any, tmp_path: Path
 
 
 @full
+def test_the_report_card_stands_beside_the_held_out_stories_and_shows_the_longest_copy(browser: Any, tmp_path: Path):
+    show(browser, render(findings(), facts("<b>plain</b>")), tmp_path)
+    cells = browser.execute_script("return [...document.querySelectorAll('#report-card td')].map(cell => cell.textContent)")
+    assert len(cells) == 3 * len(MEASURES)
+    assert cells[:3] == ["distinct-1", *["50.0 % (40.0 – 60.0)"] * 2]
+    assert "12.5 (11.0 – 14.0)" in cells
+    assert text(browser, "#made-up") == "Told, but never seen in training: <b>plain</b>."
+    assert text(browser, "#copy-about").startswith("Story 2 of those told has 3 tokens in one piece")
+    assert [text(browser, f"#{name}") for name in ("copy", "origin")] == ["a <b>plain</b> b", "c <b>plain</b> d"]
+    assert [text(browser, f"#{name} mark") for name in ("copy", "origin")] == ["<b>plain</b>"] * 2
+
+
+@full
+def test_what_changes_over_training_has_its_charts(browser: Any, tmp_path: Path):
+    """They have no picture of their own: scores and entropy of a head, the loss of a token."""
+    show(browser, render(findings(), facts()), tmp_path)
+    look = LOOKS[1]
+    scores = {name.replace("_", " "): value[1, 0] for name, value in vars(look.scores).items()}
+    entropy = scores.pop("entropy")
+    courses = {"head-course": scores, "entropy-course": {"entropy": entropy}, "loss-course": {"loss": look.losses[0]}}
+    for chart, lines in courses.items():
+        browser.execute_script("document.querySelectorAll('#heads button')[arguments[0]].click()", H)
+        press(browser, f"#{chart} svg[role=img]", "ARROW_RIGHT")
+        said = text(browser, f"#{chart} output").removeprefix("step 1: ").split(" · ")
+        assert {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in said} == pytest.approx(lines, rel=1e-3)
+
+
+@full
 @pytest.mark.parametrize(("layer", "head"), [(0, 0), (1, 1)])
 def test_every_head_and_token_tells_its_weight(browser: Any, tmp_path: Path, layer: int, head: int):
     show(browser, render(findings(), facts()), tmp_path)
@@ -312,8 +354,9 @@ def test_the_keyboard_reaches_everything_that_the_mouse_does(browser: Any, tmp_p
 def test_a_run_of_one_look_without_stories_or_ablation_is_shown(browser: Any, tmp_path: Path):
     found = findings("", LOOKS[-1:], worth=False)
     silent = Findings(**{**vars(found), "curves": Curves(**{**vars(found.curves), "stories": ("",) * 4})})
-    show(browser, render(silent, facts()), tmp_path, 400)
+    told = facts()
+    show(browser, render(silent, Facts(**{**vars(told), "evaluation": {**told.evaluation, "report_card": None}})), tmp_path, 400)
     assert not browser.get_log("browser")
-    assert not browser.execute_script("return document.querySelector('#stories')")
+    assert not browser.execute_script("return document.querySelector('#stories, #quality')")
     assert browser.execute_script("return document.querySelector('#step').disabled")
     assert "change of loss" not in text(browser, "#head-table")

@@ -41,9 +41,9 @@ _IN_ORDER = (
     Stage("tokenize", 1, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
     Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
     Stage("train", 1, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
-    Stage("eval", 1, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
+    Stage("eval", 2, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
     Stage("sample", 1, ("sample",), ("train", "tokenize")),
-    Stage("plot", 1, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    Stage("plot", 2, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
 

@@ -12,11 +12,12 @@ from tests.stages.training import run_training
 from tinygpt.config import Config
 from tinygpt.errors import InputError
 from tinygpt.lm import weights
+from tinygpt.lm.dataset import story_spans
 from tinygpt.lm.evaluation import mean_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.stages import eval as stage
-from tinygpt.stages.eval import encode_text
+from tinygpt.stages.eval import encode_text, judge
 from tinygpt.store import Artifact, Store
 
 Trained = tuple[Store, dict[str, Artifact]]
@@ -99,3 +100,55 @@ def test_only_whole_lines_separate_the_stories_of_a_text(tiny_config: Config) ->
     assert encode_text(one, tokenizer).tolist() == [*tokenizer.encode(one), 0]
     two = encode_text("a\n\n <|endoftext|> \n\nb\n<|endoftext|>", tokenizer)
     assert two.tolist() == [*tokenizer.encode("a"), 0, *tokenizer.encode("b"), 0]
+
+
+def test_the_report_card_stands_beside_that_of_as_many_held_out_stories(trained: Trained, tiny_config: Config) -> None:
+    artifact, (_, inputs) = judged(trained, tiny_config, baselines=False, stories=5), trained
+    card = artifact.read_json("eval.json")["report_card"]
+    assert (card["count"], card["temperature"], card["max_tokens"]) == (5, 0.8, 256)
+    assert set(card["told"]) == set(card["validation"])
+    for measures in (card["told"], card["validation"]):
+        assert all(set(estimate) == {"value", "low", "high"} for estimate in measures.values())
+    assert card["validation"]["ended"]["value"] == 1
+    assert card["validation"]["longest_match"]["value"] > card["told"]["longest_match"]["value"]  # the model learned for 4 steps
+    longest = card["longest"]
+    assert longest["text"] in longest["told"]
+    assert longest["text"] in longest["training"]
+    tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
+    train = np.frombuffer(inputs["build-dataset"].read("train.bin"), "<u2")
+    spans = story_spans(train, tokenizer.end_of_story)
+    assert tokenizer.decode(train[slice(*spans[longest["origin"]])].tolist()) == longest["training"]
+    rows = artifact.read_json("summary.json")["rows"]
+    assert [name for name, _ in rows][:4] == ["judged on", "loss", "perplexity", "bits per byte"]
+    assert dict(rows)["stories"].startswith("5 told")
+    assert "ended" in dict(rows)["coherence"]
+
+
+def test_a_training_story_told_again_is_found_whole_with_its_number(trained: Trained) -> None:
+    _, inputs = trained
+    tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
+    train, held_out = (np.frombuffer(inputs["build-dataset"].read(name), "<u2") for name in ("train.bin", "val.bin"))
+    spans = story_spans(train, tokenizer.end_of_story)
+    copy = train[slice(*spans[20])].tolist()
+    own = [*tokenizer.encode("Zorbs!"), tokenizer.end_of_story]
+    card = judge([own, copy], [held_out[slice(*span)].tolist() for span in story_spans(held_out, 0)[:2]], train, tokenizer)
+    longest = card["longest"]
+    assert (longest["tokens"], longest["story"], longest["origin"]) == (len(copy) - 1, 1, 20)
+    assert longest["text"] == longest["told"] == longest["training"] == tokenizer.decode(copy)
+    assert card["unseen"] == ["zorbs"]
+
+
+def test_equal_seeds_tell_equal_stories_and_none_are_told_on_demand(
+    trained: Trained, tiny_config: Config, tmp_path: Path
+) -> None:
+    again = Store(tmp_path), trained[1]
+    first, second = (judged(run, tiny_config, stories=3, baselines=False) for run in (trained, again))
+    assert first.digest == second.digest
+    silent = judged(trained, tiny_config, stories=None, baselines=False)
+    assert silent.read_json("eval.json")["report_card"] is None
+    assert "coherence" not in dict(silent.read_json("summary.json")["rows"])
+
+
+def test_no_more_stories_are_told_than_are_held_out(trained: Trained, tiny_config: Config) -> None:
+    facts = judged(trained, tiny_config, stories=1_000).read_json("eval.json")
+    assert facts["report_card"]["count"] == facts["stories"] < 1_000

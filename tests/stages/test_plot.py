@@ -90,12 +90,11 @@ def test_every_head_layer_and_course_has_its_picture(drawn: tuple[Artifact, Note
         == sorted(
             ["training_curves.png"]
             + [f"attention_heatmaps/layer-{layer}-head-{head}.png" for layer in (0, 1) for head in (0, 1)]
-            + [f"attention_heatmaps/{name}.png" for name in ("overview", "scores_over_time", "token_losses_over_time")]
+            + ["attention_heatmaps/overview.png"]
             + [
                 f"weight_distributions/{name}.png"
                 for name in ("embeddings", "layer-0", "layer-1", "spectral_norms", "singular_values")
             ]
-            + ["weight_distributions/spectral_norms_over_time.png"]
         )
     )
     assert all(artifact.read(name).startswith(b"\x89PNG") for name in pictures)
@@ -144,7 +143,6 @@ def test_a_run_of_one_step_without_snapshots_is_drawn(tmp_path: Path, tiny_confi
     artifact = draw(
         *with_run(tmp_path, tiny_config.model_copy(update={"train": train, "eval": EvalConfig(baselines=False)}))
     ).artifact
-    assert not [name for name in artifact.names() if "over_time" in name]
     assert "training_curves.png" in artifact.names()
 
 
@@ -161,7 +159,7 @@ def test_an_unfinished_run_is_drawn(tmp_path: Path, tiny_config: Config):
 @pytest.mark.usefixtures("unrendered")
 def test_a_text_of_one_token(trained: tuple[Store, Inputs]):
     artifact = draw(*trained, text="a", ablation_tokens=None).artifact
-    assert "attention_heatmaps/token_losses_over_time.png" not in artifact.names()
+    assert rows(artifact, "attention_heatmaps/token_losses.csv") == []
     assert dict(artifact.read_json("summary.json")["rows"])["text"] == "1 token"
     assert "attention_heatmaps/heads_ablated.csv" not in artifact.names()
 

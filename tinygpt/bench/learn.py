@@ -71,17 +71,15 @@ def read_data(source: str, heldout: str | None, report: Report) -> Data:
     stories = list(Stories(DataConfig(source=source, max_stories=None), report))
     fraction = config.dataset.val_fraction
     tokenizer = Tokenizer.train((text for text in stories if not is_validation(text, fraction)), config.tokenizer)
-    train, validation, size = encode(stories, tokenizer, fraction)
+    train, validation = (encode(stories, tokenizer, fraction, split) for split in ("train", "val"))
     if heldout:
-        _, validation, size = encode(Stories(DataConfig(source=heldout, max_stories=None), report), tokenizer, 1.0)
-    return Data(tokenizer, train, validation, size / len(validation))
+        validation = encode(Stories(DataConfig(source=heldout, max_stories=None), report), tokenizer, 1.0, "val")
+    return Data(tokenizer, train, validation, np.asarray(tokenizer.byte_lengths)[validation].mean())
 
 
-def encode(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float) -> tuple[Tokens, Tokens, int]:
-    """Train and validation tokens, and the bytes of the validation stories."""
-    batches = list(encode_stories(stories, tokenizer, val_fraction))
-    train, val = (np.concatenate([np.asarray(getattr(batch, side).tokens) for batch in batches]) for side in ("train", "val"))
-    return train, val, sum(batch.val.text_bytes for batch in batches)
+def encode(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float, split: str) -> Tokens:
+    """The tokens of one split."""
+    return np.concatenate([story.tokens for story in encode_stories(stories, tokenizer, val_fraction) if story.split == split])
 
 
 def bench_learn(source: str, heldout: str | None, minutes: float, names: Iterable[str], report: Report) -> dict[str, Any]:

@@ -20,6 +20,7 @@ SAMPLE_KEYS = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Trained model, by the first digits of its id.")]
 
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")]
+Open = Annotated[bool, typer.Option("--open", help="Show report.html in a browser.")]
 
 
 @with_options()
@@ -124,8 +125,10 @@ def _read_prompt(path: Path) -> str:
 
 
 @with_options(keys=["plot.text", "plot.format"])
-def plot(call: Call, *, model: Model = None, out: Folder = None) -> None:
+def plot(call: Call, *, model: Model = None, out: Folder = None, opens: Open = False) -> None:
     """Draw training curves, attention and weights."""
+    import webbrowser
+
     from tinygpt.cli.session import Session, pictures, put_latest
 
     session = Session(call)
@@ -136,6 +139,9 @@ def plot(call: Call, *, model: Model = None, out: Folder = None) -> None:
     paths = _copy(outcome.artifact, out) if out else [outcome.artifact.path(name) for name in pictures(outcome.artifact)]
     if not call.options.json:
         ui.say_product("\n".join(map(str, paths)))
+    page = next(path for path in paths if path.suffix == ".html")
+    if opens and not webbrowser.open(page.as_uri()):
+        session.report.note(f"there is no display or no browser to open `{page}` with")
     session.finish(outcome)
 
 

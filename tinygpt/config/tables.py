@@ -124,6 +124,7 @@ class EvalConfig(Table):
 
     text: str | None = Field(None, description="file to judge instead of the validation split")
     baselines: bool = Field(True, description="count uniform, unigram, bigram and trigram models and judge the untrained model")
+    stories: int | None = Field(64, ge=1, le=10_000, description='stories told for the report card; "none" to skip it')
 
 
 class SampleConfig(Table):

@@ -1,6 +1,6 @@
 """Where the heads look, drawn with what each of them is worth."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from tinygpt.figures.style import Array, add_axes, drawable, layer_lines, legend_below, mark_steps
-from tinygpt.lm.analysis import HeadScores, HeadWorth
+from tinygpt.figures.style import Array, add_axes, drawable
+from tinygpt.lm.analysis import HeadWorth
 from tinygpt.lm.findings import Findings
 
 COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white
@@ -118,42 +118,4 @@ def overview(findings: Findings) -> Figure:
     _draw_scale(figure, image, left, min(H * (cell + 0.12), 4), "attention weight")
     below = "\nbelow each: change of loss without this head [nats/token]" if worth else ""
     figure.text(0.12 / width, 1 - 0.1 / height, f"rows look at columns{below}", va="top", fontsize=8.5)
-    return figure
-
-
-def scores_over_time(steps: Array, scores: Sequence[HeadScores]) -> Figure:
-    """The scores of every head at each snapshot; lines take their colour from the layer."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True)
-    titles = ("entropy [bits]", "previous token", "first token", "induction")
-    for axes, name, title in zip(panels.flat, vars(scores[0]), titles, strict=True):
-        values = np.stack([getattr(s, name) for s in scores])  # (S, L, H)
-        for layer, look in enumerate(layer_lines(values.shape[1])):
-            axes.plot(steps, values[:, layer], marker=".", **look)
-        axes.set_title(title)
-        mark_steps(axes, steps)
-        axes.set_ylim(0, None)
-    for axes in panels[1]:
-        axes.set_xlabel("step")
-    legend_below(figure)
-    return figure
-
-
-def token_losses_over_time(labels: Sequence[str], steps: Array, losses: Array) -> Figure:
-    """How well each token of a text is predicted from those before it at each snapshot.
-
-    Args:
-        labels: the T tokens; the first is predicted from nothing and left out.
-        losses: nats, (snapshots, T - 1).
-    """
-    size = max(5, 0.19 * len(labels) + 1.8), max(2.2, 0.2 * len(steps) + 1.6)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(False)
-    image = axes.imshow(losses, cmap=COLOURS, vmin=0, aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(labels) - 1), [drawable(label) for label in labels[1:]], rotation=90, fontsize=7.5)
-    axes.set_yticks(range(len(steps)), [f"{step:,}" for step in steps], fontsize=7.5)
-    axes.set_xlabel("token")
-    axes.set_ylabel("step")
-    figure.colorbar(image, label="loss [nats]", pad=0.01)
     return figure

@@ -54,6 +54,23 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     return figure
 
 
+def compared(runs: Mapping[str, Curves]) -> Figure:
+    """The losses of several runs, by name, against the training tokens: validation with markers, smoothed train dotted."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    colours, markers = itertools.cycle((BLUE, RED, GREEN, ORANGE, GREY)), itertools.cycle("osD^")
+    for (name, curves), color, marker in zip(runs.items(), colours, markers, strict=False):
+        train, by_step = smooth(curves.loss, max(1, len(curves.steps) // 40)), curves.tokens_per_step
+        axes.plot(curves.steps * by_step, train, color=color, lw=1, ls=":")
+        label = f"{name}: best perplexity {math.exp(curves.eval_loss[curves.best]):,.2f}"
+        axes.plot(curves.eval_steps * by_step, curves.eval_loss, color=color, lw=1.5, marker=marker, ms=5, label=label)
+    axes.set(xlabel="training tokens", ylabel="loss [nats/token]")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    _perplexity_axis(axes)
+    axes.legend(loc="upper right", title="validation; dotted: train, smoothed")
+    return figure
+
+
 def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
     """A dotted line for each baseline; names that would touch share a line of text."""
     low, high = min([*axes.get_ylim(), *baselines.values()]), max([*axes.get_ylim(), *baselines.values()])

@@ -68,14 +68,6 @@ def drawable(text: str) -> str:
     return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else f"⟨{ord(c):X}⟩" for c in text)
 
 
-def mark_steps(axes: Axes, steps: Array) -> None:
-    """A logarithmic step axis with plain numbers, also for a single step."""
-    axes.set_xscale("log")
-    axes.set_xlim(steps.min() / 1.15, steps.max() * 1.15)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
-    axes.xaxis.set_minor_formatter("")
-
-
 def layer_lines(count: int) -> list[dict[str, Any]]:
     """How the lines of each layer look and are called: from light to dark, dashes in turn."""
     shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, count))

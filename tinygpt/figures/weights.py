@@ -1,13 +1,13 @@
 """What training did to the weights, beside where they began."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinygpt.figures.style import BLUE, GREY, Array, layer_lines, legend_below, mark_steps
+from tinygpt.figures.style import BLUE, GREY, Array, layer_lines, legend_below
 from tinygpt.lm.analysis import BLOCK_MATRICES, KINDS, Part, Spectrum
 
 BINS = 81
@@ -53,47 +53,27 @@ def _histogram(axes: Axes, final: Array, initial: Array) -> None:
 def norms_by_layer(final: Spectra, initial: Spectra) -> Figure:
     """Spectral norm and stable rank of each matrix against its layer, and at initialisation."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(len(MEASURES), len(BLOCK_MATRICES), sharex=True, sharey="row", squeeze=False)
     layers = range(_layers(final))
     looks: tuple[tuple[Spectra, Any], ...] = (
         (final, {"color": BLUE, "marker": "o", "ms": 4, "label": "trained"}),
         (initial, {"color": GREY, "marker": "s", "ms": 4, "mfc": "white", "ls": "--", "label": "at initialisation"}),
     )
-    for axes, kind, measure in _panels(figure, "layer"):
-        for spectra, look in looks:
-            axes.plot(layers, [getattr(spectra[Part(layer, kind)], measure) for layer in layers], **look)
-        axes.set_xticks(layers[:: -(-len(layers) // 6)])
-        axes.set_xlim(-0.5, len(layers) - 0.5)
-    return figure
-
-
-def norms_over_time(steps: Array, snapshots: Sequence[Spectra]) -> Figure:
-    """Spectral norm and stable rank of each matrix against the step."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    looks = layer_lines(_layers(snapshots[0]))
-    for axes, kind, measure in _panels(figure, "step"):
-        for layer, look in enumerate(looks):
-            axes.plot(steps, [getattr(spectra[Part(layer, kind)], measure) for spectra in snapshots], marker=".", **look)
-        mark_steps(axes, steps)
+    for column, kind in zip(panels.T, BLOCK_MATRICES, strict=True):
+        for axes, measure in zip(column, MEASURES, strict=True):
+            for spectra, look in looks:
+                axes.plot(layers, [getattr(spectra[Part(layer, kind)], measure) for layer in layers], **look)
+            axes.set(xticks=layers[:: -(-len(layers) // 6)], xlim=(-0.5, len(layers) - 0.5))
+        column[0].set_title(kind)
+        column[-1].set_xlabel("layer")
+    for axes, title in zip(panels[:, 0], MEASURES.values(), strict=True):
+        axes.set(ylabel=title, ylim=(0, None))  # of the whole row; last, because it ends the search for the limits
+    legend_below(figure)
     return figure
 
 
 def _layers(spectra: Spectra) -> int:
     return 1 + max(part.layer for part in spectra if part.layer is not None)
-
-
-def _panels(figure: Figure, x_label: str) -> Iterator[tuple[Axes, str, str]]:
-    """Axes for each kind of matrix and measure, in turn; draw in them before taking the next."""
-    panels = figure.subplots(len(MEASURES), len(BLOCK_MATRICES), sharex=True, sharey="row", squeeze=False)
-    for row, (measure, title) in zip(panels, MEASURES.items(), strict=True):
-        for axes, kind in zip(row, BLOCK_MATRICES, strict=True):
-            yield axes, kind, measure
-        row[0].set_ylabel(title)
-        row[0].set_ylim(0, None)
-    for top, bottom, kind in zip(panels[0], panels[-1], BLOCK_MATRICES, strict=True):
-        top.set_title(kind)
-        bottom.set_xlabel(x_label)
-        bottom.tick_params(labelsize=7.5)
-    legend_below(figure)
 
 
 def singular_values(final: Spectra, initial: Spectra) -> Figure:

@@ -59,47 +59,15 @@ def render(findings: Findings, facts: Facts) -> bytes:
 def contents(findings: Findings, facts: Facts) -> dict[str, object]:
     """All that the script shows."""
     return {
-        "about": about(findings, facts),
-        "judged": judged(facts.evaluation),
-        "scores": scores(facts),
+        **vars(facts),
+        "parameters": sum(array.size for array in findings.weights[0].values()),
         "comparable": bool(findings.baselines),
         "curves": curves(findings.curves),
         "labels": findings.labels,
         "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
         "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
         "worth": None if findings.worth is None else vars(findings.worth),
-        "settings": {"model": facts.card["model"], "train": facts.card["train"], "plot": facts.plot},
-        "lineage": facts.lineage,
     }
-
-
-def about(findings: Findings, facts: Facts) -> str:
-    """What was trained on what, in a sentence or two."""
-    parameters = sum(array.size for array in findings.weights[0].values())
-    model, train, label = facts.card["model"], facts.dataset.get("train"), facts.dataset.get("label")
-    shape = f"{model['n_layers']} layers of {model['n_heads']} heads, width {model['d_model']}, context {model['context_length']}"
-    text = (
-        f"A GPT of {parameters:,} parameters ({shape}, vocabulary {facts.card['vocab_size']:,}), "
-        f"trained for {facts.card['step']:,} steps of {findings.curves.tokens_per_step:,.0f} tokens"
-    )
-    if train is not None:
-        text += f" on {train['stories']:,} stories ({train['tokens']:,} tokens, {train['bytes']:,} bytes)"
-    return f"{text}. Note: {label}." if label else f"{text}."
-
-
-def judged(evaluation: Mapping[str, Any]) -> str:
-    """On what the scores rest."""
-    error = evaluation["standard_error"]
-    spread = "" if error is None else f"; the standard error of this model's loss is {error:.4f}, by story"
-    return f"Measured on the {evaluation['judged']}: {evaluation['stories']:,} stories, {evaluation['tokens']:,} tokens{spread}."
-
-
-def scores(facts: Facts) -> list[dict[str, Any]]:
-    """The model among its baselines, best first."""
-    own = {name: facts.evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
-    rows: list[dict[str, Any]] = [{"name": f"this model, step {facts.card['step']:,}", "own": True, **own}]
-    rows += [{"name": name, "own": False, **score} for name, score in facts.evaluation["baselines"].items()]
-    return sorted(rows, key=lambda row: float(row["loss"]))
 
 
 def curves(course: Curves) -> dict[str, object]:

@@ -23,15 +23,33 @@ const pairs = (entries) =>
   el("tbody", {}, ...entries.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))));
 
 // --- what was trained, how well, and how it went ---
+const whole = (x) => say(x, 0);
+const { card, dataset, evaluation } = D;
+const scores = [
+  { name: `this model, step ${whole(card.step)}`, own: true, ...evaluation },
+  ...Object.entries(evaluation.baselines).map(([name, score]) => ({ name, own: false, ...score })),
+].sort((a, b) => a.loss - b.loss);
+function about() {
+  const m = card.model,
+    shape = `${m.n_layers} layers of ${m.n_heads} heads, width ${m.d_model}, context ${m.context_length}`;
+  const text =
+    `A GPT of ${whole(D.parameters)} parameters (${shape}, vocabulary ${whole(card.vocab_size)}), ` +
+    `trained for ${whole(card.step)} steps of ${whole(D.curves.tokens_per_step)} tokens`;
+  const t = dataset.train,
+    data = t ? ` on ${whole(t.stories)} stories (${whole(t.tokens)} tokens, ${whole(t.bytes)} bytes)` : "";
+  $("about").textContent = `${text}${data}.` + (dataset.label ? ` Note: ${dataset.label}.` : "");
+  const e = evaluation,
+    spread = e.standard_error === null ? "" : `; the standard error of this model's loss is ${say(e.standard_error, 4)}, by story`;
+  $("judged").textContent = `Measured on the ${e.judged}: ${whole(e.stories)} stories, ${whole(e.tokens)} tokens${spread}.`;
+}
 function head() {
-  $("about").textContent = D.about;
-  $("judged").textContent = D.judged;
-  const worst = Math.max(...D.scores.map((s) => s.loss));
+  about();
+  const worst = Math.max(...scores.map((s) => s.loss));
   const bar = (loss) => el("td", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${(100 * loss) / worst}%` }));
   $("scores").append(
     ...table(
       ["model", "perplexity", "loss [nats]", "bits per byte", ""],
-      D.scores.map((s) => ({
+      scores.map((s) => ({
         own: s.own,
         cells: [s.name, say(s.perplexity), say(s.loss, 3), say(s.bits_per_byte, 3), bar(s.loss)],
       })),
@@ -48,7 +66,7 @@ function head() {
     height: 360,
     xLabel: "step",
     lines,
-    levels: D.scores.filter((s) => !s.own && D.comparable).map((s) => ({ name: s.name, y: s.loss })),
+    levels: scores.filter((s) => !s.own && D.comparable).map((s) => ({ name: s.name, y: s.loss })),
     mark: c.eval_steps.length ? best : null,
     title:
       "Loss [nats/token]" +
@@ -87,6 +105,48 @@ function stories() {
     $("told-at").textContent = `step ${say(c.eval_steps[i], 0)}, validation perplexity ${say(Math.exp(c.eval_loss[i]))}`;
     $("story").textContent = c.stories[i] || "(nothing)";
   });
+}
+function quality() {
+  const q = evaluation.report_card;
+  if (!q) {
+    $("quality").remove();
+    return;
+  }
+  $("quality-about").textContent =
+    `${q.count} stories that the model began by itself (temperature ${q.temperature}, at most ${q.max_tokens} tokens, seed ${q.seed}), beside as many ` +
+    `of the validation split, cut to the same length. In brackets 95 % intervals, from random halves of the stories; one of width 0 says only that ` +
+    `no two of these ${q.count} differ.`;
+  const measures = {
+    distinct_1: "distinct-1",
+    distinct_2: "distinct-2",
+    distinct_3: "distinct-3",
+    ended: "stories with a proper end",
+    loops: "stories with a loop",
+    unseen_words: "words never seen in training",
+    longest_match: "longest copy, mean [tokens]",
+    memorised: "stories with a copy of 50 tokens or more",
+  };
+  const cell = (name, e) => {
+    const number = (x) => (name === "longest_match" ? say(x, 1) : say(100 * x, 1));
+    const unit = name === "longest_match" ? "" : " %";
+    return `${number(e.value)}${unit} (${number(e.low)} – ${number(e.high)})`;
+  };
+  const rows = Object.keys(measures).map((name) => ({
+    cells: [measures[name], cell(name, q.told[name]), cell(name, q.validation[name])],
+  }));
+  $("report-card").append(...table(["measure", "stories told", "validation stories"], rows));
+  $("made-up").textContent = q.unseen.length ? `Told, but never seen in training: ${q.unseen.slice(0, 40).join(", ")}.` : "";
+  const { tokens, text, story, told, origin, training } = q.longest;
+  $("copy-about").textContent =
+    `Story ${story} of those told has ${whole(tokens)} tokens in one piece that stand in training story ${whole(origin)}, too (both counted ` +
+    "from 0). First the story told, then that of the training text:";
+  for (const [id, around] of [
+    ["copy", told],
+    ["origin", training],
+  ]) {
+    const at = Math.max(0, around.indexOf(text));
+    $(id).append(around.slice(0, at), el("mark", {}, text), around.slice(at + text.length));
+  }
 }
 
 // --- attention: a square of numbers for each head of each look, packed one byte a weight ---
@@ -268,6 +328,22 @@ function buildCourses() {
         })),
       })),
     );
+    courses.push(
+      chart($("entropy-course"), () => ({
+        title: `Entropy of layer ${state.layer}, head ${state.head} [bits] in the course of training`,
+        xLabel: "step",
+        logX: true,
+        zero: true,
+        lines: [
+          {
+            name: "entropy",
+            colour: "var(--c3)",
+            x: steps,
+            y: later.map((look) => look.scores.entropy[state.layer][state.head]),
+          },
+        ],
+      })),
+    );
     if (T > 1)
       courses.push(
         chart($("loss-course"), () => {
@@ -333,7 +409,7 @@ function buildCourses() {
 }
 function foot() {
   $("lineage").append(pairs(D.lineage));
-  for (const [name, settings] of Object.entries(D.settings)) {
+  for (const [name, settings] of Object.entries({ model: card.model, train: card.train, plot: D.plot })) {
     const shown = Object.entries(settings).map(([key, value]) => [key, value === null ? "none" : String(value)]);
     $("settings").append(el("div", {}, el("h3", {}, name), el("table", { class: "text" }, pairs(shown))));
   }
@@ -347,6 +423,7 @@ function foot() {
 
 head();
 stories();
+quality();
 buildHeads();
 buildMap();
 buildTokens($("looks"), lookTokens, (i) => move(i, i));

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from tinygpt.config import Config
 from tinygpt.errors import ConfigError
-from tinygpt.figures.attention import head_maps, overview, scores_over_time, token_losses_over_time
+from tinygpt.figures.attention import head_maps, overview
 from tinygpt.figures.curves import training_curves
 from tinygpt.figures.style import style, to_bytes
-from tinygpt.figures.weights import histograms, norms_by_layer, norms_over_time, singular_values
+from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import weights
 from tinygpt.lm.analysis import Look, arrays_of, head_worth, parts, token_labels
 from tinygpt.lm.dataset import Tokens, read_tokens
@@ -46,7 +46,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
     findings = find(config, inputs, tokenizer, validation, report)
     L, H = findings.final.maps.shape[:2]
-    report.task("draw", L * H + L + 8, unit="pictures")
+    report.task("draw", L * H + L + 5, unit="pictures")
     pictures = []
     with style():
         for name, figure in draw(findings):
@@ -110,7 +110,7 @@ def choose_text(config: Config, tokenizer: Tokenizer, validation: Tokens, contex
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Every picture with its name."""
+    """Every picture with its name; what has a step axis is in the report, under its slider."""
     yield "training_curves", training_curves(findings.curves, findings.baselines)
     yield "attention_heatmaps/overview", overview(findings)
     for layer, head, figure in head_maps(findings):
@@ -119,16 +119,9 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     for place in dict.fromkeys(part.layer for part in trained):
         name = "embeddings" if place is None else f"layer-{place}"
         yield f"weight_distributions/{name}", histograms(trained, initial, place)
-    final, first, looks = findings.final.spectra, findings.looks[0].spectra, findings.snapshots
+    final, first = findings.final.spectra, findings.looks[0].spectra
     yield "weight_distributions/spectral_norms", norms_by_layer(final, first)
     yield "weight_distributions/singular_values", singular_values(final, first)
-    if len(looks) > 1:
-        steps = np.array([look.step for look in looks])
-        yield "weight_distributions/spectral_norms_over_time", norms_over_time(steps, [look.spectra for look in looks])
-        yield "attention_heatmaps/scores_over_time", scores_over_time(steps, [look.scores for look in looks])
-        if len(findings.labels) > 1:
-            losses = np.stack([look.losses for look in looks])
-            yield "attention_heatmaps/token_losses_over_time", token_losses_over_time(findings.labels, steps, losses)
 
 
 def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
@@ -177,6 +170,4 @@ def summary(findings: Findings, pictures: int) -> list[list[str]]:
     if worth is not None:
         change = f"{worth.change.max():+z.4f} nats per token without it, on {worth.tokens:,} validation tokens"
         rows.append(["dearest head", f"{most(worth.change)}: {change}"])
-    (layer, kind), spectrum = max(findings.final.spectra.items(), key=lambda item: item[1].spectral_norm)
-    place = kind if layer is None else f"layer {layer}, {kind}"
-    return [*rows, ["largest spectral norm", f"{place}: {spectrum.spectral_norm:.2f}"], ["pictures", f"{pictures}"]]
+    return [*rows, ["pictures", f"{pictures}"]]
