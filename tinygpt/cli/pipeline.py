@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinygpt import ui
+from tinygpt.cli import ranks
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import InputError, UsageError
 
@@ -53,6 +54,8 @@ def train(
     """Train the model; an unfinished run continues."""
     from tinygpt.cli.session import Session, prepare_training
 
+    if ranks.follows():
+        return ranks.follow(call)
     if resume and fresh:
         raise UsageError("`--resume` and `--fresh` contradict each other", hint="give one of them")
     session = Session(call, limits={"max_seconds": max_minutes and max_minutes * 60, "stop_at_step": stop_at_step})
