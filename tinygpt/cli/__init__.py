@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, bench, config, doctor, pipeline, run
+from tinygpt.cli import artifacts, bench, config, doctor, pipeline, replay, run
 from tinygpt.cli.failures import Command, Commands, exit_code
 from tinygpt.cli.options import Call
 
@@ -37,6 +37,7 @@ COMMANDS = {
     "eval": pipeline.evaluate,
     "sample": pipeline.sample,
     "plot": pipeline.plot,
+    "replay": replay.replay,
     "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():
