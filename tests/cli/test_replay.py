@@ -1,7 +1,8 @@
-"""`tinygpt replay` from the command line, and what is not resumed."""
+"""`tinygpt replay`, and what continues a finished run, from the command line."""
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,21 @@ def test_an_unfinished_run_is_replayed_between_its_checkpoints(tinygpt, trained)
     result = tinygpt("replay", unfinished, "--steps", "2..4", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["steps"] == [4]
+
+
+def test_a_finished_run_is_continued_by_the_command_that_resume_names(tinygpt, trained):
+    asked = tinygpt("train", "--resume", "--max-steps", "8")
+    assert asked.code == 2
+    assert f"run {trained} is finished after 3 steps" in asked.err
+    (command,) = re.findall(r"`tinygpt (train --from [^`]*)`", asked.err)
+    assert command == f"train --from {trained} --max-steps 5"
+    further = tinygpt(*shlex.split(command), "--json")
+    assert further.code == 0, further.err
+    assert "is finished" in tinygpt(*shlex.split(command), "--resume").err
+    again = tinygpt("train", "--set", f"train.init_from={trained}", "--max-steps", "5")
+    assert "cached" in again.err
+    replayed = tinygpt("replay", json.loads(further.out)["key"][:12])
+    assert replayed.code == 0, replayed.err
 
 
 def test_another_model_or_other_data_are_not_resumed(tinygpt, trained):

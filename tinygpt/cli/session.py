@@ -261,6 +261,13 @@ def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
         return
     tables = stage_tables(STAGES["train"], session.config, session.outside)
     inputs = {name: artifact.digest for name, artifact in session.inputs("train").items()}
+    for made in session.store.list("train"):
+        done, wanted = int(str(made.manifest.tables["train"]["max_steps"])), session.config.train.max_steps
+        differing = differences(made.manifest, tables, inputs, STAGES["train"].version)
+        if [change.split()[0] for change in differing] == ["train.max_steps"] and done < wanted:
+            session.call.flags["train.max_steps"] = ("--max-steps", None)
+            hint = f"`tinygpt train --from {made.id} --max-steps {wanted - done}` makes a new model of it, with its own schedule"
+            raise UsageError(f"run {made.id} is finished after {done:,} steps", hint=hint)
     others = [run for run in session.store.unfinished() if run.stage == "train"]
     if not others:
         session.report.note("nothing to resume: this run starts")
