@@ -5,12 +5,16 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.stages.training import prepare, run_training
 from tinygpt.config import Config
 from tinygpt.errors import DivergedError, InputError, Interrupted, StoppedEarly
 from tinygpt.lm import weights
+from tinygpt.lm.precision import Precision
+from tinygpt.lm.ranks import Ranks
 from tinygpt.report import SilentReport
+from tinygpt.stages import train_run
 from tinygpt.stages.train import Limits
 
 
@@ -96,6 +100,34 @@ def test_another_number_of_threads_is_told_and_recorded(tmp_path: Path, config: 
     artifact = run_training(store, inputs, other, report=report).artifact
     assert any("threads 1 -> 2" in note and "exact: false" in note for note in report.notes)
     assert artifact.manifest.provenance["exact"] is False
+
+
+@pytest.mark.parametrize("field", ["torch", "device", "threads", "cpu_capability", "precision", "ranks"])
+def test_every_recorded_condition_that_changed_is_named(tmp_path: Path, config: Config, monkeypatch, field: str):
+    store, inputs = prepare(tmp_path, config)
+    with pytest.raises(StoppedEarly):
+        run_training(store, inputs, config, Limits(stop_at_step=10))
+    here = train_run.environment
+
+    def elsewhere(*what: object) -> dict[str, str]:
+        return here(*what) | {field: "another"}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_run, "environment", elsewhere)
+    report = Notes()
+    assert run_training(store, inputs, config, report=report).artifact.manifest.provenance["exact"] is False
+    (said,) = (note for note in report.notes if "exact: false" in note)
+    assert f"conditions: {field} " in said
+    assert " -> another;" in said
+
+
+def test_the_recorded_conditions_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "0.1")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "none")
+    found = train_run.environment(torch.device("mps"), Precision("bf16", ""), Ranks(0, 3))
+    assert found == {
+        "torch": "0.1", "device": "mps", "threads": "7", "cpu_capability": "none", "precision": "bf16", "ranks": "3"
+    }  # fmt: skip
 
 
 def test_watching_does_not_change_training(tmp_path: Path, config: Config):

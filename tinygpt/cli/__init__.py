@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, bench, compare, config, doctor, pipeline, run
+from tinygpt.cli import artifacts, bench, compare, config, doctor, pipeline, replay, run
 from tinygpt.cli.failures import Command, Commands, exit_code
 from tinygpt.cli.options import Call
 
@@ -38,6 +38,7 @@ COMMANDS = {
     "sample": pipeline.sample,
     "plot": pipeline.plot,
     "compare": compare.compare,
+    "replay": replay.replay,
     "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():

@@ -15,6 +15,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from tinygpt import ui
+from tinygpt.cli import ranks
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -60,7 +61,7 @@ class Signals:
         self.noted = False
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        again, self.received = self.received is not None, number
+        again, self.received = self.received is not None and ranks.count() == 1, number  # torchrun passes on what all have had
         if again or not self.noted:
             raise KeyboardInterrupt
 

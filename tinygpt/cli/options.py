@@ -71,7 +71,10 @@ class Call:
             pairs.append(("--store", options.store))
         given = [(flag, str(value)) for flag, value in pairs if value]
         missing = [f"{flag} {shlex.quote(value)}" for flag, value in given if not (flag in words and value in words)]
-        return " ".join(filter(None, [program(), words, *missing]))
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        several = first == "train" and processes != "1"
+        caller = f"torchrun --nproc-per-node {processes} -m tinygpt" if several else program()
+        return " ".join(filter(None, [caller, words, *missing]))
 
     def store(self) -> "Store":
         """The store that this command line means."""

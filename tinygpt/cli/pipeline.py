@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinygpt import ui
+from tinygpt.cli import ranks
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import InputError, UsageError
 
@@ -48,14 +49,18 @@ def train(
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Insist on continuing an unfinished run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an unfinished run aside and start again.")] = False,
+    from_: Annotated[str | None, typer.Option("--from", metavar="ID", help="train.init_from")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0, metavar="M", help="Stop after this time; resumable.")] = None,
     stop_at_step: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this step; resumable.")] = None,
 ) -> None:
     """Train the model; an unfinished run continues."""
     from tinygpt.cli.session import Session, prepare_training
 
+    if ranks.follows():
+        return ranks.follow(call)
     if resume and fresh:
         raise UsageError("`--resume` and `--fresh` contradict each other", hint="give one of them")
+    call.flags["train.init_from"] = ("--from", from_)
     session = Session(call, limits={"max_seconds": max_minutes and max_minutes * 60, "stop_at_step": stop_at_step})
     inputs = session.inputs("train")
     done = None if call.options.force else session.plan("train")["train"].artifact

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 
+from tinygpt.cli import ranks
 from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
 from tinygpt.config import Config, HubSource, LoadedConfig, parse_source
@@ -26,8 +27,6 @@ Inputs = Mapping[str, Artifact]
 @dataclass
 class Session:
     """What a pipeline command works with.
-
-    Under torchrun this is the place where all ranks but 0 would be made silent.
 
     Args:
         stream: generated text goes to stdout as it is made.
@@ -48,6 +47,7 @@ class Session:
     def __post_init__(self) -> None:
         options = self.call.options
         self.loaded = self.call.load_config()
+        ranks.check(self.call.arguments[0], self.config.train)
         self.store = self.call.store()
         self.report = Screen(self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase)
         for note in self.loaded.notes:
@@ -122,6 +122,9 @@ class Session:
         finally:
             self.report.close()
         artifact = outcome.artifact
+        if outcome.cached and ranks.count() > 1:
+            with ranks.joined("null"):
+                pass
         said = "  cached" if outcome.cached else "  reproduced" if outcome.reproduced else ""
         self.report.result(f"{artifact.stage} {artifact.id}{said}", artifact.read_json("summary.json")["rows"])
         if self.call.signals.received is not None:  # came during the last step, which was finished and kept
@@ -137,8 +140,11 @@ class Session:
             return
         if config.train.init_from is not None:
             inputs = {**inputs, "init_from": self.store.resolve(config.train.init_from, "train")}
-        with self.call.signals.deferred() as interrupted:
-            stage.run(config, inputs, out, report, limits=stage.Limits(interrupted=interrupted, **self.limits))
+        made = {name: f"{artifact.stage}/{artifact.key}" for name, artifact in inputs.items()}
+        job = {"config": config.model_dump_json(), "inputs": made, "key": out.checkpoints.recipe.key}
+        with ranks.joined(json.dumps(job)) as (all_ranks, _), self.call.signals.deferred() as interrupted:
+            limits = stage.Limits(interrupted=interrupted, **self.limits)
+            stage.run(config, inputs, out, report, limits=limits, ranks=all_ranks)
 
     def finish(self, outcome: Outcome, *following: str) -> None:
         """End a command: its artifact as the one JSON object of `--json`, and the commands to type now."""
@@ -253,12 +259,19 @@ def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
             session.report.note(f"the unfinished run {key[:12]} is now in `{checkpoints.set_aside('unfinished')}`")
     if not resume or checkpoints.steps():
         return
+    tables = stage_tables(STAGES["train"], session.config, session.outside)
+    inputs = {name: artifact.digest for name, artifact in session.inputs("train").items()}
+    for made in session.store.list("train"):
+        done, wanted = int(str(made.manifest.tables["train"]["max_steps"])), session.config.train.max_steps
+        differing = differences(made.manifest, tables, inputs, STAGES["train"].version)
+        if [change.split()[0] for change in differing] == ["train.max_steps"] and done < wanted:
+            session.call.flags["train.max_steps"] = ("--max-steps", None)
+            hint = f"`tinygpt train --from {made.id} --max-steps {wanted - done}` makes a new model of it, with its own schedule"
+            raise UsageError(f"run {made.id} is finished after {done:,} steps", hint=hint)
     others = [run for run in session.store.unfinished() if run.stage == "train"]
     if not others:
         session.report.note("nothing to resume: this run starts")
         return
-    tables = stage_tables(STAGES["train"], session.config, session.outside)
-    inputs = {name: artifact.digest for name, artifact in session.inputs("train").items()}
     changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
     raise UsageError(
         f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}",

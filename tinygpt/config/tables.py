@@ -109,7 +109,9 @@ class TrainConfig(Table):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the matrix products; weights stay fp32")
     loss: Literal["fused", "plain"] = Field("fused", description="cross-entropy that never holds all logits, or the textbook one")
     seed: int = Field(1337, ge=0, lt=2**63, description="of the initial weights, batch order and dropout")
-    init_from: str | None = Field(None, description="id of a train artifact to continue from, with its optimizer state")
+    init_from: str | None = Field(
+        None, description="id of a train artifact whose weights and optimizer state to begin with; steps and schedule start anew"
+    )
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainConfig":

@@ -6,7 +6,7 @@ tokens alone.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from tinygpt.errors import InputError
 from tinygpt.lm.dataset import Tokens
 from tinygpt.lm.model import GPT
+from tinygpt.lm.ranks import ALONE, Ranks
 
 WINDOWS = 16  # evaluated at once
 LOGITS = 1 << 22  # held at once: 16 MB, which stay in the cache
@@ -79,24 +80,22 @@ def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDA
     story = np.cumsum(ends) - ends  # of each target; the end of a story belongs to it
     sums, counts = np.bincount(story, np.concatenate(parts)), np.bincount(story)
     text_bytes = int(byte_lengths[targets].sum())
-    score = Score.of(_mean(parts), len(targets), text_bytes)
+    score = Score.of(math.fsum(float(losses.sum()) for losses in parts) / len(targets), len(targets), text_bytes)
     return Evaluation(
         **vars(score), tokens=len(targets), bytes=text_bytes, stories=len(counts), standard_error=standard_error(sums, counts)
     )
 
 
-def mean_loss(model: GPT, tokens: Tokens) -> float:
-    """The loss of `evaluate`, to the last bit.
+def mean_loss(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> float:
+    """The loss of `evaluate`, to the last bit, however many processes share the work.
 
     Raises:
         InputError: there are fewer than two tokens.
     """
-    return _mean(window_losses(model, tokens))
-
-
-def _mean(parts: Iterable[NDArray[np.float64]]) -> float:
-    sums = [(float(losses.sum()), len(losses)) for losses in parts]
-    return math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
+    totals = torch.zeros(len(_spans(model, tokens)), dtype=torch.float64)
+    for index, losses in zip(range(ranks.rank, len(totals), ranks.count), window_losses(model, tokens, ranks), strict=True):
+        totals[index] = float(losses.sum())
+    return math.fsum(ranks.sum(totals).tolist()) / (len(tokens) - 1)
 
 
 def standard_error(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
@@ -112,14 +111,22 @@ def standard_error(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
 
 
 @torch.inference_mode()
-def window_losses(model: GPT, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
-    """The cross-entropy of every token but the first, a few windows at a time.
+def window_losses(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> Iterator[NDArray[np.float64]]:
+    """The cross-entropy of every token but the first, a few windows at a time; of several ranks, each takes its turn.
 
     Yields:
         Losses in nats, in the order of the tokens.
     Raises:
         InputError: there are fewer than two tokens.
     """
+    for start, stop, width in _spans(model, tokens)[ranks.rank :: ranks.count]:
+        ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(model.token_embedding.weight.device)
+        losses = token_losses(model, ids[:-1].view(-1, width), ids[1:])
+        yield losses.cpu().numpy().astype(np.float64)
+
+
+def _spans(model: GPT, tokens: Tokens) -> list[tuple[int, int, int]]:
+    """Start, stop and width of the windows that are evaluated at once."""
     predicted, length = len(tokens) - 1, model.config.context_length
     if predicted < 1:
         raise InputError(f"{len(tokens)} tokens cannot be judged: the first token is never predicted", hint="give a longer text")
@@ -127,10 +134,7 @@ def window_losses(model: GPT, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
     spans = [(start, min(start + WINDOWS * length, full), length) for start in range(0, full, WINDOWS * length)]
     if full < predicted:
         spans.append((full, predicted, predicted - full))
-    for start, stop, width in spans:
-        ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(model.token_embedding.weight.device)
-        losses = token_losses(model, ids[:-1].view(-1, width), ids[1:])
-        yield losses.cpu().numpy().astype(np.float64)
+    return spans
 
 
 def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from tinygpt.lm.loss import LOSSES
 from tinygpt.lm.model import GPT
 from tinygpt.lm.noise import Noise
 from tinygpt.lm.optim import build_optimizers, lr_scale, set_learning_rate
+from tinygpt.lm.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class TrainState:
         optimizers: see build_optimizers.
         step: optimizer steps taken so far.
         precision: "fp32", or "bf16" for matrix products in bf16 (Micikevicius et al. 2018; Kalamkar et al. 2019).
+        ranks: the processes that share each step; usually this one alone.
     """
 
     model: GPT
     optimizers: list[Optimizer]
     step: int = 0
     precision: str = "fp32"
+    ranks: Ranks = ALONE
 
     @classmethod
     def start(cls, model: GPT, config: TrainConfig, precision: str) -> "TrainState":
@@ -96,16 +99,16 @@ def train_step(state: TrainState, batches: Batches, config: TrainConfig) -> Step
     step = state.step + 1
     offsets = batches.offsets(state.step, config.batch_size * config.grad_accum_steps)
     loss = torch.zeros((), device=state.device)
-    for first in range(0, len(offsets), config.batch_size):
-        inputs, targets = (
-            torch.from_numpy(a).to(state.device) for a in batches.windows(offsets[first : first + config.batch_size])
-        )
-        noise = Noise(config.seed, step, torch.arange(first, first + len(inputs), device=state.device))
+    for part in state.ranks.micro_batches(len(offsets), config.batch_size):
+        inputs, targets = (torch.from_numpy(a).to(state.device) for a in batches.windows(offsets[part.start : part.stop]))
+        noise = Noise(config.seed, step, torch.arange(part.start, part.stop, device=state.device))
         with state.autocast():
-            micro_loss = LOSSES[config.loss](state.model, inputs, targets, noise) / config.grad_accum_steps
+            micro_loss = state.ranks.loss(LOSSES[config.loss], state.model, inputs, targets, noise)
+            micro_loss = micro_loss / (len(offsets) / state.ranks.count / len(part))
         micro_loss.backward()  # type: ignore[no-untyped-call]
         loss += micro_loss.detach()
 
+    loss = state.ranks.sum(loss) / state.ranks.count
     norm = torch.nn.utils.get_total_norm([p.grad for p in state.parameters.values() if p.grad is not None])
     record = StepRecord(step, loss.item(), norm.item(), config.learning_rate * lr_scale(step, config))
     if not (math.isfinite(record.loss) and math.isfinite(record.grad_norm)):

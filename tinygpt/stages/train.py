@@ -6,12 +6,14 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tinygpt.config import Config
 from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptError
 from tinygpt.lm.costs import costs
 from tinygpt.lm.optim import warmup_steps
+from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.training import TrainState, is_evaluation_step, train, train_step
 from tinygpt.report import Report
 from tinygpt.stages.train_run import Run
@@ -36,7 +38,9 @@ class Limits:
     interrupted: Callable[[], int | None] = lambda: None
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report, *, limits: Limits = Limits()) -> None:
+def run(
+    config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report, *, limits: Limits = Limits(), ranks: Ranks = ALONE
+) -> None:
     """Train, from the newest checkpoint if there is one.
 
     Args:
@@ -45,15 +49,16 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         out: where the artifact and, meanwhile, the checkpoints go.
         report: told costs, progress and evaluations.
         limits: when to stop early.
+        ranks: the processes that share the work; the others call `follow`.
     Raises:
         InputError: fewer training tokens than one window.
         DivergedError: a loss or gradient is not finite; the last checkpoint is intact.
         StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
     """
-    session = Run(config, inputs, out, report)
+    session = Run(config, inputs, out.checkpoints.newest(), ranks)
     if session.state.step and (stop := stop_reason(session.state.step, 0, limits)):  # a step more is not what was asked for
         raise stop
-    begin(session)
+    begin(session, report)
     first_step, spent, started = session.state.step, 0.0, time.monotonic()
     resumed = started
     try:
@@ -65,28 +70,42 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             if is_evaluation_step(record.step, config.train):
                 session.evaluate()
             if record.step in session.snapshot_steps:
-                session.snapshot()
+                session.snapshot(out.checkpoints)
             if record.step == config.train.max_steps:
                 break
             stop = stop_reason(record.step, time.monotonic() - started, limits)
+            ranks.led(stop is not None)
             if stop or record.step % config.runtime.checkpoint_every == 0:
-                session.save_checkpoint()
+                session.save(out.checkpoints)
             if stop:
                 raise stop
             resumed = time.monotonic()
     except DivergedError as error:
         raise with_batch(error, session) from None
-    session.finish(spent, session.state.step - first_step)
+    session.finish(out, spent, session.state.step - first_step)
 
 
-def begin(session: Run) -> None:
+def follow(config: Config, inputs: Mapping[str, Artifact], checkpoint: Artifact | None, ranks: Ranks) -> None:
+    """Take the steps that rank 0 takes in `run`, in another process, which writes nothing and says nothing."""
+    session = Run(config, inputs, checkpoint, ranks)
+    with suppress(DivergedError):  # which rank 0 meets, too
+        for record in train(session.state, session.batches, config.train):
+            if is_evaluation_step(record.step, config.train):
+                session.validation_loss()
+            if record.step == config.train.max_steps or ranks.led():
+                break
+
+
+def begin(session: Run, report: Report) -> None:
     """Say what is about to happen: a new run with its costs, or one that continues."""
-    config, report, state = session.config, session.report, session.state
+    config, state = session.config, session.state
     if session.checkpoint is not None:
         report.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
+        if changed := ", ".join(session.changed):
+            report.note(f"continuing under other conditions: {changed}; the last bits may differ (exact: false)")
     else:
         report.note(f"{session.precision.name} matrix products: {session.precision.reason}")
-        tell_costs(session, measured_seconds_per_step(session))
+        tell_costs(session, measured_seconds_per_step(session), report.note)
     report.task("train", config.train.max_steps, unit="steps", done=state.step)
 
 
@@ -100,12 +119,12 @@ def measured_seconds_per_step(session: Run, micro_batches: int = 3) -> float:
         if count == 1:
             started = time.monotonic()
         train_step(state, session.batches, config)
-    return (time.monotonic() - started) / (micro_batches - 1) * accumulation
+    return (time.monotonic() - started) / (micro_batches - 1) * accumulation / session.state.ranks.count
 
 
-def tell_costs(session: Run, seconds_per_step: float) -> None:
+def tell_costs(session: Run, seconds_per_step: float, note: Callable[[str], None]) -> None:
     """The table of parameters, arithmetic, memory and time; three lines of advice where it takes more than two hours."""
-    config, note = session.config, session.report.note
+    config = session.config
     cost = costs(config.model, config.train, session.state.model.vocab_size)
     steps, epochs = config.train.max_steps, session.tokens(config.train.max_steps) / len(session.batches.tokens)
     note(f"parameters  {cost.parameters:,} ({cost.embedding_parameters:,} in embeddings, {cost.block_parameters:,} in blocks)")

@@ -17,11 +17,11 @@ from tinygpt.lm.decoder import Decoder
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
 from tinygpt.lm.precision import Precision, choose_device, choose_precision
+from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.lm.training import StepRecord, TrainState, snapshot_steps
-from tinygpt.report import Report
-from tinygpt.store import Artifact, Out
+from tinygpt.store import Artifact, Checkpoints, Out
 
 
 @dataclass
@@ -46,10 +46,17 @@ class Progress:
 
 
 class Run:
-    """One training run: its state, its records and its files."""
+    """One training run: its state, its records and its files.
 
-    def __init__(self, config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
-        self.config, self.out, self.report = config, out, report
+    Args:
+        checkpoint: where it goes on; None for its beginning.
+        ranks: the processes that share it; each has a Run, that of rank 0 writes.
+    """
+
+    def __init__(
+        self, config: Config, inputs: Mapping[str, Artifact], checkpoint: Artifact | None = None, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.checkpoint = config, checkpoint
         self.tokenizer_json = inputs["tokenize"].read("tokenizer.json")
         self.tokenizer = Tokenizer.from_bytes(self.tokenizer_json)
         vocab_size = self.tokenizer.vocab_size
@@ -61,17 +68,20 @@ class Run:
         device = choose_device(config.runtime.device)
         if config.runtime.threads:
             torch.set_num_threads(config.runtime.threads)
-        self.checkpoint = out.checkpoints.newest()
         self.precision = self._precision(device)
         model = initialise(GPT(config.model, vocab_size), config.train.seed).to(device)
         self.state = TrainState.start(model, config.train, self.precision.name)
-        self.progress = Progress(environment=environment(device, self.precision))
+        self.progress = Progress(environment=environment(device, self.precision, ranks))
         self.metrics: list[str] = []
+        self.changed: list[str] = []  # of the environment since the run was stopped
         self.best = b""
         if "init_from" in inputs:
             self._load_tensors(inputs["init_from"])
         if self.checkpoint is not None:
             self._resume(self.checkpoint)
+        if ranks.led(self.state.step) != self.state.step:
+            raise CorruptArtifactError("the processes found different checkpoints", "let all of them see the same store")
+        self.state.ranks = ranks.training(model)
         self.snapshot_steps = set(snapshot_steps(config.train.max_steps, config.train.snapshots))
 
     def _precision(self, device: torch.device) -> Precision:
@@ -90,10 +100,9 @@ class Run:
         saved = checkpoint.read_json("state.json")
         self.state.step = saved.pop("step")
         here, self.progress = self.progress.environment, Progress(**saved)
-        changed = [f"{name} {was} -> {here[name]}" for name, was in self.progress.environment.items() if here[name] != was]
-        if changed:
-            self.report.note(f"continuing under other conditions: {', '.join(changed)}; the last bits may differ (exact: false)")
-            self.progress.exact, self.progress.environment = False, here
+        self.changed = changes(self.progress.environment, here)
+        self.progress.environment = here
+        self.progress.exact &= not self.changed
         self._load_tensors(checkpoint)
         self.metrics = checkpoint.read("metrics.jsonl").decode().splitlines()
         self.best = checkpoint.read("best/model.safetensors")
@@ -114,9 +123,13 @@ class Run:
         row = {"kind": kind, "step": step, "tokens": self.tokens(step), **figures}
         self.metrics.append(json.dumps(row, ensure_ascii=False))
 
+    def validation_loss(self) -> float:
+        """In nats per token; each rank computes a part of it."""
+        return evaluation.mean_loss(self.state.model, self.validation, self.state.ranks)
+
     def evaluate(self) -> float:
         """Measure the validation loss, tell a story, keep the best weights."""
-        loss = evaluation.mean_loss(self.state.model, self.validation)
+        loss = self.validation_loss()
         if best := loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step = loss, self.state.step
             self.best = self.model_bytes()
@@ -143,11 +156,11 @@ class Run:
         """The weights as safetensors."""
         return weights.dump(weights.model_tensors(self.state.model))
 
-    def snapshot(self) -> None:
+    def snapshot(self, checkpoints: Checkpoints) -> None:
         """Keep the weights of this step beside the checkpoints."""
         name = f"step-{self.state.step:08d}.safetensors"
         data = self.model_bytes()
-        self.out.checkpoints.keep(name, data)
+        checkpoints.keep(name, data)
         self.progress.snapshots[name] = hash_bytes(data)
 
     def files(self) -> dict[str, bytes]:
@@ -168,25 +181,25 @@ class Run:
             "tokenizer.json": self.tokenizer_json,
         }
 
-    def save_checkpoint(self) -> None:
+    def save(self, checkpoints: Checkpoints) -> None:
         """Make everything so far durable."""
         state = {"step": self.state.step, **vars(self.progress)}
         files = self.files() | {"state.json": json.dumps(state, indent=2, sort_keys=True).encode()}
-        self.out.checkpoints.save(self.state.step, files, keep=self.config.runtime.keep_checkpoints)
+        checkpoints.save(self.state.step, files, keep=self.config.runtime.keep_checkpoints)
 
-    def finish(self, seconds: float, steps: int) -> None:
+    def finish(self, out: Out, seconds: float, steps: int) -> None:
         """Write the artifact."""
         for name, data in self.files().items():
-            self.out.bytes(name, data)
+            out.bytes(name, data)
         for name, digest in sorted(self.progress.snapshots.items()):
-            data = self.out.checkpoints.kept(name)
+            data = out.checkpoints.kept(name)
             if hash_bytes(data) != digest:
                 raise CorruptArtifactError(f"the snapshot `{name}` changed on disk", "start again with `tinygpt train --fresh`")
-            self.out.bytes(f"snapshots/{name}", data)
-        self.out.json("summary.json", {"rows": self._summary()})
+            out.bytes(f"snapshots/{name}", data)
+        out.json("summary.json", {"rows": self._summary()})
         if steps:
-            self.out.provenance(seconds=round(seconds, 1), tokens_per_second=round(self.tokens(steps) / seconds))
-        self.out.provenance(exact=self.progress.exact, **self.progress.environment)
+            out.provenance(seconds=round(seconds, 1), tokens_per_second=round(self.tokens(steps) / seconds))
+        out.provenance(exact=self.progress.exact, **self.progress.environment)
 
     def _summary(self) -> list[list[str]]:
         rows = [json.loads(line) for line in self.metrics]
@@ -203,7 +216,7 @@ class Run:
         ]
 
 
-def environment(device: torch.device, precision: Precision) -> dict[str, str]:
+def environment(device: torch.device, precision: Precision, ranks: Ranks) -> dict[str, str]:
     """What the last bits of a step depend on, beside its inputs."""
     return {
         "torch": torch.__version__,
@@ -211,4 +224,10 @@ def environment(device: torch.device, precision: Precision) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": precision.name,
+        "ranks": str(ranks.count),
     }
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Where an environment differs from a recorded one, e.g., "threads 1 -> 2"; what was not recorded then does not count."""
+    return [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]

@@ -113,7 +113,7 @@ class Checkpoints:
         """The newest checkpoint of which every byte is right."""
         for step in reversed(self.steps()):
             with suppress(ArtifactError, StorageError):
-                return self._load(step)
+                return self.load(step)
         return None
 
     def save(self, step: int, parts: Mapping[str, bytes], *, keep: int) -> Artifact:
@@ -141,7 +141,7 @@ class Checkpoints:
         except StorageError:
             fresh.discard()
             raise
-        saved = self._load(step)
+        saved = self.load(step)
         for old in self.steps()[:-keep]:
             self._drop(self._place(old), self.folder / f".gone.{secrets.token_hex(6)}")
         return saved
@@ -176,7 +176,12 @@ class Checkpoints:
             if self.folder.is_dir():
                 self._drop(self.folder, self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}"))
 
-    def _load(self, step: int) -> Artifact:
+    def load(self, step: int) -> Artifact:
+        """The checkpoint of a step, every byte of it checked.
+
+        Raises:
+            CorruptArtifactError: it is damaged or not there.
+        """
         artifact = Artifact.load(self._place(step), self.root, self.recipe.key)
         artifact.check()
         return artifact
