@@ -56,9 +56,9 @@ def replay(
 
 
 def first_difference(here: bytes, there: bytes) -> str:
-    """Which tensor of two safetensors files of one model is the first to differ, in the order of the file."""
+    """Which tensor of two safetensors files of one model is the first to differ, by name."""
     ours, theirs = read_arrays(here), read_arrays(there)
-    differing = [name for name in theirs if (ours[name] != theirs[name]).any()]
+    differing = [name for name in sorted(theirs) if (ours[name] != theirs[name]).any()]
     return f"`{differing[0]}` is the first of {len(differing)} tensors that differ" if differing else "the weights are the same"
 
 
