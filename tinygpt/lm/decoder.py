@@ -46,8 +46,9 @@ class Decoder:
         self.layers = [_Layer(config, _within(weights, f"blocks.{i}.")) for i in range(config.n_layers)]
         self.norm = _Norm(_within(weights, "norm."), centres=False) if config.norm == "pre" else None
         H, D = config.n_heads, config.d_model // config.n_heads
-        # Keys lie transposed, so that both products of attention run along contiguous memory
-        self.keys = np.empty((config.n_layers, max_sequences, H, D, config.context_length), np.float32)
+        # Keys lie transposed, so that both products of attention run along contiguous memory. Their rows are 16 longer than need
+        # be: a power of two apart they would share a few lines of the cache, and to write a position of each would take double
+        self.keys = np.empty((config.n_layers, max_sequences, H, D, config.context_length + 16), np.float32)
         self.values = np.empty((config.n_layers, max_sequences, H, config.context_length, D), np.float32)
 
     def start(self, token_ids: Sequence[Sequence[int]]) -> Array:

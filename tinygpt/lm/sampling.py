@@ -2,8 +2,9 @@
 
     logits -> softmax (with temperature) -> probabilities -> top_k -> top_p -> min_p -> draw -> token
 
-Each rung takes and returns an array (V,). Nothing here is cached or fused; what reads the text and gives the logits is
-lm/decoder.py. Ties go to the lowest token id, and chance is an argument: the same seed tells the same story.
+A filter takes probabilities (V,) and says which tokens stay, by their ids in order; the next one sees only these, their sum 1
+again. Nothing here is cached or fused; what reads the text and gives the logits is lm/decoder.py. Ties go to the lowest token id,
+and chance is an argument: the same seed tells the same story.
 """
 
 import codecs
@@ -23,52 +24,45 @@ StopReason = Literal["end_of_story", "stop", "length", "context"]
 
 
 def softmax(logits: Array, temperature: float = 1.0) -> Array:
-    """Probabilities in proportion to exp(logit / temperature): below 1 the likely gain, above 1 the unlikely."""
-    weights: Array = logits - logits.max()  # no exponent above 0, so nothing overflows
+    """Probabilities (..., V) in proportion to exp(logit / temperature): below 1 the likely gain, above 1 the unlikely."""
+    weights: Array = logits - logits.max(axis=-1, keepdims=True)  # no exponent above 0, so nothing overflows
     weights /= max(temperature, 1e-30)  # a smaller one would be 0 in float32
     np.exp(weights, out=weights)
-    weights /= weights.sum()
+    weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 
 
 def top_k(probabilities: Array, k: int) -> Array:
-    """Keep the k likeliest tokens (Fan et al. 2018)."""
+    """The k likeliest tokens (Fan et al. 2018)."""
     V = probabilities.size
     if k >= V:
-        return probabilities
-    return _likeliest(probabilities, k, np.partition(probabilities, V - k)[V - k])
+        return np.arange(V)
+    least = np.partition(probabilities, V - k)[V - k]
+    return _likeliest(probabilities, np.flatnonzero(probabilities >= least), k, least)
 
 
 def top_p(probabilities: Array, mass: float) -> Array:
-    """Keep the fewest tokens whose probabilities sum to at least `mass` (Holtzman et al. 2020)."""
-    V = probabilities.size
-    for look in (min(256, V), V):  # the fewest are few as a rule, and to sort all is slow
-        descending = np.sort(np.partition(probabilities, V - look)[V - look :])[::-1]
+    """The fewest tokens whose probabilities sum to at least `mass` (Holtzman et al. 2020)."""
+    for floor in ((1 - mass) / 256, 0):  # the fewest are few as a rule, and to sort all is slow
+        candidates = np.flatnonzero(probabilities > np.float32(floor))
+        descending = np.sort(probabilities[candidates])[::-1]
         cumulative = descending.cumsum(dtype=np.float64)
-        if cumulative[-1] >= mass:
+        if cumulative.size and cumulative[-1] >= mass:
             break
-    count = min(int(cumulative.searchsorted(mass)) + 1, V)
-    return _likeliest(probabilities, count, descending[count - 1])
+    count = min(int(cumulative.searchsorted(mass)) + 1, candidates.size)
+    return _likeliest(probabilities, candidates, count, descending[count - 1])
 
 
 def min_p(probabilities: Array, share: float) -> Array:
-    """Keep tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
-    return _only(probabilities, np.flatnonzero(probabilities >= np.float32(share) * probabilities.max()))
+    """The tokens at least `share` times as likely as the likeliest (Nguyen et al. 2024)."""
+    return np.flatnonzero(probabilities >= np.float32(share) * probabilities.max())
 
 
-def _likeliest(probabilities: Array, count: int, smallest: float) -> Array:
-    """Keep `count` tokens, the least likely of which has probability `smallest`; of equal ones the lowest ids."""
-    kept = np.flatnonzero(probabilities >= smallest)
+def _likeliest(probabilities: Array, candidates: Array, count: int, least: float) -> Array:
+    """The `count` likeliest candidates, the last of which has probability `least`; of equal ones the lowest ids."""
+    kept = candidates[probabilities[candidates] >= least]
     if surplus := kept.size - count:
-        equal = np.flatnonzero(probabilities[kept] == smallest)
-        kept = np.delete(kept, equal[-surplus:])
-    return _only(probabilities, kept)
-
-
-def _only(probabilities: Array, token_ids: Array) -> Array:
-    """Probability 0 for all other tokens; the sum is 1 again."""
-    chosen, kept = probabilities[token_ids], np.zeros_like(probabilities)
-    kept[token_ids] = chosen / chosen.sum()
+        kept = np.delete(kept, np.flatnonzero(probabilities[kept] == least)[-surplus:])
     return kept
 
 
@@ -85,24 +79,35 @@ def uniform(seed: int, sample: int, position: int) -> float:
     return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def choose(logits: Array, config: SampleConfig, chance: float) -> int:
-    """The whole ladder: logits (V,) and a number in [0, 1) to a token id."""
+def choose(logits: Array, config: SampleConfig, chances: Sequence[float]) -> list[int]:
+    """The whole ladder: logits (B, V) and a number in [0, 1) for each row to a token id for each row."""
     if config.temperature == 0:
-        return int(logits.argmax())
-    probabilities = softmax(logits, config.temperature)
-    if config.top_k is not None:
-        probabilities = top_k(probabilities, config.top_k)
-    if config.top_p is not None:
-        probabilities = top_p(probabilities, config.top_p)
-    if config.min_p is not None:
-        probabilities = min_p(probabilities, config.min_p)
-    return draw(probabilities, chance)
+        return logits.argmax(axis=1).tolist()  # type: ignore[no-any-return]
+    rows = zip(softmax(logits, config.temperature), chances, strict=True)
+    return [_filter_and_draw(probabilities, config, chance) for probabilities, chance in rows]
 
 
-def log_probability(logits: Array, token_id: int) -> float:
-    """What the model itself, at temperature 1 and with every token allowed, gives this token [nats]."""
-    peak = logits.max()
-    return float(logits[token_id] - peak) - math.log(np.exp(logits - peak).sum())
+def _filter_and_draw(probabilities: Array, config: SampleConfig, chance: float) -> int:
+    """The rungs behind softmax, for one row."""
+    token_ids: Array | None = None  # all
+    rungs: list[tuple[Callable[[Array, Any], Array], float | None]]
+    rungs = [(top_k, config.top_k), (top_p, config.top_p), (min_p, config.min_p)]
+    for keep, setting in rungs:
+        if setting is not None:
+            kept = keep(probabilities, setting)
+            token_ids = kept if token_ids is None else token_ids[kept]
+            probabilities = probabilities[kept]
+            probabilities /= probabilities.sum()
+    drawn = draw(probabilities, chance)
+    return drawn if token_ids is None else int(token_ids[drawn])
+
+
+def log_probabilities(logits: Array, token_ids: Sequence[int]) -> list[float]:
+    """What the model itself, at temperature 1 and with every token allowed, gives the one token of each row (B, V) [nats]."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    chosen = shifted[range(len(token_ids)), token_ids]
+    totals = np.exp(shifted, out=shifted).sum(axis=1)
+    return [float(logit) - math.log(total) for logit, total in zip(chosen, totals, strict=True)]
 
 
 class NewToken(NamedTuple):
@@ -110,10 +115,9 @@ class NewToken(NamedTuple):
 
     sample: int
     token_id: int
-    logprob: float  # log_probability
+    logprob: float  # log_probabilities
     text: str  # what may be shown now: whole characters, nothing that may still turn out to be a stop text
     stop_reason: StopReason | None  # of the story's last token; None before
-    logits: Array  # (V,), from which the token was chosen
 
 
 def generate(
@@ -143,6 +147,8 @@ def generate(
     Raises:
         ValueError: the seed is None.
     """
+    if (seed := config.seed) is None:
+        raise ValueError("sample.seed is None; chance must be given")
     prompt = list(prompt[-reader.context_length :])
     stories = [_Story(sample, config, token_bytes, end_of_story) for sample in samples]
     logits = np.repeat(reader.start([prompt]), len(stories), axis=0)  # (B, V)
@@ -150,8 +156,11 @@ def generate(
     while stories:
         full = reader.length == reader.context_length
         rows = list(range(len(stories)))
+        chances = [uniform(seed, story.sample, len(story.token_ids)) for story in stories]
+        token_ids = choose(logits, config, chances)
+        logprobs = log_probabilities(logits, token_ids)
         for row in reversed(rows):
-            token = stories[row].next(logits[row], full)
+            token = stories[row].add(token_ids[row], logprobs[row], full)
             yield token
             if token.stop_reason is not None:  # the last row takes its place, so that one row moves and not all behind it
                 rows[row] = rows[-1]
@@ -169,16 +178,13 @@ class _Story:
     """One of the stories that `generate` tells."""
 
     def __init__(self, sample: int, config: SampleConfig, token_bytes: Callable[[int], bytes], end_of_story: int) -> None:
-        if config.seed is None:
-            raise ValueError("sample.seed is None; chance must be given")
-        self.sample, self.config, self.seed = sample, config, config.seed
+        self.sample, self.config = sample, config
         self.token_bytes, self.end_of_story = token_bytes, end_of_story
         self.token_ids: list[int] = []
         self.text = TextStream(config.stop)
 
-    def next(self, logits: Array, full: bool) -> NewToken:
-        """Choose the next token; `full` says that it would be the first beyond the context."""
-        token_id = choose(logits, self.config, uniform(self.seed, self.sample, len(self.token_ids)))
+    def add(self, token_id: int, logprob: float, full: bool) -> NewToken:
+        """Go on with this token; `full` says that it is the first beyond the context."""
         self.token_ids.append(token_id)
         reason: StopReason | None = None
         if token_id == self.end_of_story:
@@ -190,7 +196,7 @@ class _Story:
         text = self.text.push(self.token_bytes(token_id), final=reason is not None)
         if self.text.stopped:
             reason = "stop"
-        return NewToken(self.sample, token_id, log_probability(logits, token_id), text, reason, logits)
+        return NewToken(self.sample, token_id, logprob, text, reason)
 
 
 class TextStream:
