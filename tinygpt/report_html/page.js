@@ -129,7 +129,7 @@ function quality() {
   const cell = (name, e) => {
     const number = (x) => (name === "longest_match" ? say(x, 1) : say(100 * x, 1));
     const unit = name === "longest_match" ? "" : " %";
-    return `${number(e.value)}${unit} (${number(e.low)} – ${number(e.high)})`;
+    return el("td", {}, `${number(e.value)}${unit} `, el("span", { class: "whole" }, `(${number(e.low)} – ${number(e.high)})`));
   };
   const rows = Object.keys(measures).map((name) => ({
     cells: [measures[name], cell(name, q.told[name]), cell(name, q.validation[name])],
