@@ -1,4 +1,4 @@
-"""The one door from a stage to the screen."""
+"""The one door from a stage to the screen, and durations as both say them."""
 
 from typing import Protocol
 
@@ -28,3 +28,14 @@ class Report(Protocol):
 
 class SilentReport(Report):
     """A Report that says nothing."""
+
+
+def duration(seconds: float) -> str:
+    """0.4 s · 20 s · 1 min 20 s · 2 h 5 min · 3 days 4 h."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    amounts = (whole // 86_400, whole // 3_600 % 24, whole // 60 % 60, whole % 60)
+    said = [f"{amount} {unit}" for amount, unit in zip(amounts, ("days", "h", "min", "s"), strict=True)]
+    first = next(index for index, amount in enumerate(amounts) if amount)
+    return " ".join(said[index] for index in range(first, min(first + 2, 4)) if amounts[index]).replace("1 days", "1 day")

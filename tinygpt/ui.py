@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from tinygpt.report import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
@@ -41,17 +43,6 @@ def count(value: int, singular: str, plural: str | None = None) -> str:
 def size(value: int) -> str:
     """312 bytes · 12.4 kB · 7.4 MB."""
     return count(value, "byte") if value < 9_999.5 else f"{number(value)}B"
-
-
-def duration(seconds: float) -> str:
-    """0.4 s · 20 s · 1 min 20 s · 2 h 5 min · 3 days 4 h."""
-    if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    amounts = (whole // 86_400, whole // 3_600 % 24, whole // 60 % 60, whole % 60)
-    said = [f"{amount} {unit}" for amount, unit in zip(amounts, ("days", "h", "min", "s"), strict=True)]
-    first = next(index for index, amount in enumerate(amounts) if amount)
-    return " ".join(said[index] for index in range(first, min(first + 2, 4)) if amounts[index]).replace("1 days", "1 day")
 
 
 def columns(stream: TextIO) -> int | None:
@@ -108,16 +99,11 @@ class Screen:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._figures, self._shown = {}, time.monotonic()
+        title_column, said_column = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}"))
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "disable": self.mode != "bar"}
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(_width() // 5),
-            TextColumn("{task.fields[said]}", markup=False),
-            console=Console(file=sys.stderr, highlight=False, markup=False, emoji=False),
-            get_time=time.monotonic,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=self.mode != "bar",
+            title_column, BarColumn(_width() // 5), said_column, console=console, get_time=time.monotonic, **options
         )
         self.progress.add_task(escape(title), total=total, completed=done, unit=unit, said="")
         self.progress.start()

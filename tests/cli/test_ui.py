@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import ui
+from tinygpt.report import duration
 
 
 @pytest.mark.parametrize(
@@ -23,12 +24,12 @@ from tinygpt import ui
         (ui.count(12_400_000, "token"), "12.4 M tokens"),
         (ui.size(1), "1 byte"),
         (ui.size(7_400_000), "7.4 MB"),
-        (ui.duration(0.44), "0.4 s"),
-        (ui.duration(20), "20 s"),
-        (ui.duration(60), "1 min"),
-        (ui.duration(80), "1 min 20 s"),
-        (ui.duration(7_500), "2 h 5 min"),
-        (ui.duration(86_400 + 3 * 3_600), "1 day 3 h"),
+        (duration(0.44), "0.4 s"),
+        (duration(20), "20 s"),
+        (duration(60), "1 min"),
+        (duration(80), "1 min 20 s"),
+        (duration(7_500), "2 h 5 min"),
+        (duration(86_400 + 3 * 3_600), "1 day 3 h"),
     ],
 )
 def test_a_count_is_said_as_a_person_says_it(said, expected):

@@ -17,9 +17,9 @@ from tinygpt.config import Config, HubSource, LoadedConfig, parse_source
 from tinygpt.errors import InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
-from tinygpt.report import Report
+from tinygpt.report import Report, duration
 from tinygpt.store import Artifact, Out, Store
-from tinygpt.ui import Screen, duration, escape_json, number, say_json, say_product
+from tinygpt.ui import Screen, escape_json, number, say_json, say_product
 
 Inputs = Mapping[str, Artifact]
 

@@ -30,14 +30,13 @@ class Table(BaseModel):
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 
+_SOURCE = "hub data set (`org/name[@revision]`), file, folder, glob, `-` for standard input, or `builtin[@SEED]`"
+
+
 class DataConfig(Table):
     """Where the stories come from."""
 
-    source: str = Field(
-        "roneneldan/TinyStories",
-        min_length=1,
-        description="hub data set (`org/name[@revision]`), file, folder, glob, `-` for standard input, or `builtin[@SEED]`",
-    )
+    source: str = Field("roneneldan/TinyStories", min_length=1, description=_SOURCE)
     split: str = Field("train", min_length=1, description="split of a hub data set; other sources have only one")
     text_field: str = Field("text", min_length=1, description="column or JSON field that holds the story")
     max_stories: int | None = Field(50_000, ge=1, description='stories taken from the start of the source; "none" for all')
@@ -109,9 +108,7 @@ class TrainConfig(Table):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the matrix products; weights stay fp32")
     loss: Literal["fused", "plain"] = Field("fused", description="cross-entropy that never holds all logits, or the textbook one")
     seed: int = Field(1337, ge=0, lt=2**63, description="of the initial weights, batch order and dropout")
-    init_from: str | None = Field(
-        None, description="id of a train artifact whose weights and optimizer state to begin with; steps and schedule start anew"
-    )
+    init_from: str | None = Field(None, description="id of a model to go on from, optimizer state too; the schedule starts anew")
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainConfig":
@@ -136,9 +133,7 @@ class SampleConfig(Table):
     temperature: float = Field(0.8, ge=0, le=100, description="divides the logits; 0 always takes the likeliest token")
     top_k: int | None = Field(None, ge=1, description='keep the k likeliest tokens; "none" for all')
     top_p: float | None = Field(None, gt=0, le=1, description='keep the likeliest tokens up to this probability; "none" for all')
-    min_p: float | None = Field(
-        None, gt=0, le=1, description='keep tokens at least this share as likely as the likeliest; "none" for all'
-    )
+    min_p: float | None = Field(None, gt=0, le=1, description='least probability, as a share of the highest; "none" for all')
     max_new_tokens: int = Field(256, ge=1, le=100_000, description="longest continuation")
     num_samples: int = Field(1, ge=1, le=10_000, description="stories told")
     # not strict, so that a list, as TOML and YAML have it, is taken for a tuple

@@ -52,8 +52,9 @@ def one_batch_overfits(config: ModelConfig = SMALL, steps: int = 150) -> Check:
     batches = Batches(tokens, config.context_length, 0)
     state = TrainState.start(_model(config), recipe, "fp32")
     losses = [train_step(state, batches, recipe).loss for _ in range(steps)]
-    detail = f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
-    return Check("one batch can be learned by heart", losses[-1] < 0.5, detail)
+    return Check(
+        "one batch can be learned by heart", losses[-1] < 0.5, f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
+    )
 
 
 def future_moves_no_past(config: ModelConfig = SMALL) -> Check:
@@ -129,15 +130,9 @@ def _tokens(rows: int, length: int, vocab_size: int = VOCAB) -> torch.Tensor:
     return torch.randint(0, vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-ALL = (
-    loss_at_initialisation,
-    one_batch_overfits,
-    future_moves_no_past,
-    three_paths_agree,
-    gradient_is_the_slope,
-    resume_changes_nothing,
-    partial(resume_changes_nothing, optimizer="muon"),
-)
+_OF_THE_MODEL = (loss_at_initialisation, future_moves_no_past, three_paths_agree, gradient_is_the_slope)
+_OF_TRAINING = (one_batch_overfits, resume_changes_nothing, partial(resume_changes_nothing, optimizer="muon"))
+ALL = (*_OF_THE_MODEL, *_OF_TRAINING)
 """What `doctor` runs on the model itself."""
 
 

@@ -69,7 +69,8 @@ def dropout(x: Tensor, p: float, noise: Noise | None, layer: int, place: Place) 
 def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
     """All bits set where an element is kept and none where it is dropped, `shape` int16."""
     per_sequence = shape[1:].numel()
-    bits = _hash_block(noise.keys(layer, place), _counters((per_sequence + 1) // 2, noise.sequences.device))  # (B, words) int32
+    counters = _counters((per_sequence + 1) // 2, noise.sequences.device)
+    bits = _mix32(noise.keys(layer, place) + counters)  # (B, words) int32, a hash of each (key, counter)
     uniform = bits.view(torch.int16)[:, :per_sequence].bitwise_and_(_STEPS - 1)  # two 15-bit numbers in each word
     return torch.sub(_dropped(p) - 1, uniform).bitwise_right_shift_(15).view(shape)
 
@@ -106,11 +107,6 @@ def _counters(words: int, device: torch.device) -> Tensor:
     """0, 1, 2, ... spread over 32 bits by a Weyl sequence, (words,) int32."""
     spread = torch.arange(words, dtype=torch.int64, device=device) * 0x9E3779B1 % 2**32
     return (spread - 2**31).to(torch.int32)
-
-
-def _hash_block(keys: Tensor, counters: Tensor) -> Tensor:
-    """Hash every (key, counter) pair, (B, 1) and (words,) -> (B, words) int32."""
-    return _mix32(keys + counters)
 
 
 def _mix32(x: Tensor) -> Tensor:

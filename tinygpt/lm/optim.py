@@ -29,9 +29,8 @@ def build_optimizers(model: GPT, config: TrainConfig) -> list[Optimizer]:
         else:
             matrices.append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizers: list[Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
-    ]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    optimizers: list[Optimizer] = [adamw]
     if muon:
         optimizers.append(torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
     for optimizer in optimizers:
@@ -74,12 +73,8 @@ def set_learning_rate(optimizers: list[Optimizer], scale: float) -> None:
 def optimizer_tensors(model: GPT, optimizers: list[Optimizer]) -> dict[str, Tensor]:
     """All optimizer state as tensors named `parameter/state`, e.g. `norm.bias/exp_avg`; empty before the first step."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}/{key}": torch.as_tensor(value)
-        for optimizer in optimizers
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
+    states = [(names[parameter], state) for optimizer in optimizers for parameter, state in optimizer.state.items()]
+    return {f"{name}/{key}": torch.as_tensor(value) for name, state in states for key, value in state.items()}
 
 
 def load_optimizer_tensors(model: GPT, optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
@@ -99,8 +94,5 @@ def load_optimizer_tensors(model: GPT, optimizers: list[Optimizer], tensors: Map
                 state = by_parameter.get(names[parameter])
                 if not state or any(t.dim() and t.shape != parameter.shape for t in state.values()):
                     raise ValueError(f"no optimizer state that fits `{names[parameter]}`")
-                optimizer.state[parameter] = {
-                    # Adam's step counter stays where fused AdamW keeps it: beside the parameter, in fp32
-                    key: tensor.to(parameter.device, torch.float32)
-                    for key, tensor in state.items()
-                }
+                # Adam's step counter stays where fused AdamW keeps it, too: beside the parameter, in fp32
+                optimizer.state[parameter] = {key: tensor.to(parameter.device, torch.float32) for key, tensor in state.items()}

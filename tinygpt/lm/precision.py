@@ -21,11 +21,8 @@ def choose_device(requested: str) -> torch.device:
     Raises:
         ConfigError: the requested one is not there.
     """
-    available = [
-        name
-        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True))
-        if there
-    ]
+    known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, there in known.items() if there]
     if requested not in ("auto", *available):
         raise ConfigError(f"`runtime.device` = {requested} is not there; this machine has {', '.join(available)}", "use `auto`")
     return torch.device(available[0] if requested == "auto" else requested)

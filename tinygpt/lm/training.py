@@ -128,10 +128,9 @@ def diverged(record: StepRecord, parameters: dict[str, torch.nn.Parameter]) -> D
     bad = [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
     what = "loss" if not math.isfinite(record.loss) else "gradient"
     where = f", first in the gradient of `{bad[0]}`" if bad else ""
-    return DivergedError(
-        f"training diverged at step {record.step}: the {what} is not finite (loss {record.loss}, norm {record.grad_norm}){where}",
-        hint="lower `train.learning_rate`, lengthen the warm-up, or set `train.grad_clip` = 1.0; the last checkpoint is intact",
-    )
+    seen = f"the {what} is not finite (loss {record.loss}, norm {record.grad_norm}){where}"
+    hint = "lower `train.learning_rate`, lengthen the warm-up, or set `train.grad_clip` = 1.0; the last checkpoint is intact"
+    return DivergedError(f"training diverged at step {record.step}: {seen}", hint=hint)
 
 
 def snapshot_steps(max_steps: int, count: int) -> list[int]:

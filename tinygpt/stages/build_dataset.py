@@ -3,7 +3,6 @@
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -13,12 +12,12 @@ from tinygpt.corpus import read_stories
 from tinygpt.lm.dataset import empty_split, encode_stories, story_hash
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
-from tinygpt.store import Artifact, Out
+from tinygpt.store import Inputs, Out
 
 SPLITS = ("train", "val")
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
     """Split the corpus and write its tokens; of the corpus only 8 bytes a story are held, to count duplicates.
 
     Args:

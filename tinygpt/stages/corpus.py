@@ -2,16 +2,15 @@
 
 import gzip
 import json
-from collections.abc import Mapping
 
 from tinygpt.config import Config
 from tinygpt.corpus import Stories, fingerprint
 from tinygpt.errors import InputError
 from tinygpt.report import Report
-from tinygpt.store import Artifact, Out
+from tinygpt.store import Inputs, Out
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
     """Read the source once, in order, and write every story as one JSON string a line.
 
     Args:

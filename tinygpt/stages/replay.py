@@ -11,16 +11,11 @@ from tinygpt.lm.training import train
 from tinygpt.lm.weights import read_arrays
 from tinygpt.report import Report
 from tinygpt.stages.train_run import Run, changes
-from tinygpt.store import Artifact
+from tinygpt.store import Artifact, Inputs
 
 
 def replay(
-    config: Config,
-    inputs: Mapping[str, Artifact],
-    made: Artifact,
-    stored: Mapping[int, str],
-    start: Artifact | None,
-    report: Report,
+    config: Config, inputs: Inputs, made: Artifact, stored: Mapping[int, str], start: Artifact | None, report: Report
 ) -> str:
     """Train without writing anything, and compare with every stored state of the weights on the way.
 

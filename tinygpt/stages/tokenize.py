@@ -1,7 +1,7 @@
 """Stage `tokenize`: a corpus in, the tokenizer learned from its train split out."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from tinygpt.corpus import read_stories
 from tinygpt.lm.dataset import empty_split, encode_stories, is_validation
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
-from tinygpt.store import Artifact, Out
+from tinygpt.store import Inputs, Out
 
 LONGEST = 20  # entries named in report.json
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report) -> None:
+def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
     """Learn the tokenizer, then encode the train split with it once to say what it is worth.
 
     Args:

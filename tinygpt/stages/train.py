@@ -5,7 +5,7 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ from tinygpt.lm.costs import costs
 from tinygpt.lm.optim import warmup_steps
 from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.training import TrainState, is_evaluation_step, train, train_step
-from tinygpt.report import Report
+from tinygpt.report import Report, duration
 from tinygpt.stages.train_run import Run
-from tinygpt.store import Artifact, Out
+from tinygpt.store import Artifact, Inputs, Out
 
 LONG_RUN = 2 * 3600  # seconds
 LAPTOP_REACHES = "perplexity 11 on 7,000 stories after 12 minutes on 2 cores (docs/results.md)"
@@ -38,9 +38,7 @@ class Limits:
     interrupted: Callable[[], int | None] = lambda: None
 
 
-def run(
-    config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report, *, limits: Limits = Limits(), ranks: Ranks = ALONE
-) -> None:
+def run(config: Config, inputs: Inputs, out: Out, report: Report, *, limits: Limits = Limits(), ranks: Ranks = ALONE) -> None:
     """Train, from the newest checkpoint if there is one.
 
     Args:
@@ -85,7 +83,7 @@ def run(
     session.finish(out, spent, session.state.step - first_step)
 
 
-def follow(config: Config, inputs: Mapping[str, Artifact], checkpoint: Artifact | None, ranks: Ranks) -> None:
+def follow(config: Config, inputs: Inputs, checkpoint: Artifact | None, ranks: Ranks) -> None:
     """Take the steps that rank 0 takes in `run`, in another process, which writes nothing and says nothing."""
     session = Run(config, inputs, checkpoint, ranks)
     with suppress(DivergedError):  # which rank 0 meets, too
@@ -131,20 +129,12 @@ def tell_costs(session: Run, seconds_per_step: float, note: Callable[[str], None
     note(f"arithmetic  {cost.flops_per_token / 1e6:.1f} MFLOP a token, {cost.tokens_per_step:,} tokens a step")
     note(f"memory      about {cost.memory_bytes / 2**20:,.0f} MiB for weights, gradients, optimizer and activations")
     note(f"data        {steps:,} steps are {session.tokens(steps) / 1e6:,.1f} M tokens, {epochs:.1f} passes over the stories")
-    note(f"time        about {human_seconds(steps * seconds_per_step)} here ({seconds_per_step:.2f} s a step)")
+    note(f"time        about {duration(steps * seconds_per_step)} here ({seconds_per_step:.2f} s a step)")
     if steps * seconds_per_step > LONG_RUN and config.train.optimizer == "adamw":
         warmup = warmup_steps(config.train)
         note(f"this run takes about {steps * seconds_per_step / 3600:.0f} hours on this machine")
-        note(
-            f"its warm-up alone ({warmup:,} steps) takes {human_seconds(warmup * seconds_per_step)}; until then little is learned"
-        )
+        note(f"its warm-up alone ({warmup:,} steps) takes {duration(warmup * seconds_per_step)}; until then little is learned")
         note(f"`tinygpt run --preset laptop --source {shlex.quote(config.data.source)}` ends sooner; {LAPTOP_REACHES}")
-
-
-def human_seconds(seconds: float) -> str:
-    """A duration as a person would say it."""
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def stop_reason(step: int, seconds: float, limits: Limits) -> TinygptError | None:
@@ -154,7 +144,7 @@ def stop_reason(step: int, seconds: float, limits: Limits) -> TinygptError | Non
     if limits.stop_at_step is not None and step >= limits.stop_at_step:
         return StoppedEarly(f"stopped after step {step:,} as asked; all of it is saved")
     if limits.max_seconds is not None and seconds >= limits.max_seconds:
-        return StoppedEarly(f"stopped after step {step:,}: {human_seconds(limits.max_seconds)} are over; all of it is saved")
+        return StoppedEarly(f"stopped after step {step:,}: {duration(limits.max_seconds)} are over; all of it is saved")
     return None
 
 

@@ -21,7 +21,7 @@ from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.lm.training import StepRecord, TrainState, snapshot_steps
-from tinygpt.store import Artifact, Checkpoints, Out
+from tinygpt.store import Artifact, Checkpoints, Inputs, Out
 
 
 @dataclass
@@ -53,16 +53,12 @@ class Run:
         ranks: the processes that share it; each has a Run, that of rank 0 writes.
     """
 
-    def __init__(
-        self, config: Config, inputs: Mapping[str, Artifact], checkpoint: Artifact | None = None, ranks: Ranks = ALONE
-    ) -> None:
+    def __init__(self, config: Config, inputs: Inputs, checkpoint: Artifact | None = None, ranks: Ranks = ALONE) -> None:
         self.config, self.checkpoint = config, checkpoint
         self.tokenizer_json = inputs["tokenize"].read("tokenizer.json")
         self.tokenizer = Tokenizer.from_bytes(self.tokenizer_json)
-        vocab_size = self.tokenizer.vocab_size
-        tokens, self.validation = (
-            read_tokens(inputs["build-dataset"].open(name), vocab_size) for name in ("train.bin", "val.bin")
-        )
+        dataset, vocab_size = inputs["build-dataset"], self.tokenizer.vocab_size
+        tokens, self.validation = (read_tokens(dataset.open(name), vocab_size) for name in ("train.bin", "val.bin"))
         self.batches = Batches(tokens, config.model.context_length, config.train.seed, config.train.story_starts)
 
         device = choose_device(config.runtime.device)
@@ -143,13 +139,10 @@ class Run:
         if train.sample_tokens == 0:
             return ""
         arrays = {name: p.detach().cpu().numpy() for name, p in self.state.parameters.items()}
-        told = generate(
-            Decoder(self.config.model, self.tokenizer.vocab_size, arrays),
-            [self.tokenizer.end_of_story, *self.tokenizer.encode(train.sample_prompt)],
-            SampleConfig(top_p=0.9, max_new_tokens=train.sample_tokens, seed=train.seed),
-            token_bytes=self.tokenizer.token_bytes,
-            end_of_story=self.tokenizer.end_of_story,
-        )
+        decoder, end = Decoder(self.config.model, self.tokenizer.vocab_size, arrays), self.tokenizer.end_of_story
+        prompt = [end, *self.tokenizer.encode(train.sample_prompt)]
+        telling = SampleConfig(top_p=0.9, max_new_tokens=train.sample_tokens, seed=train.seed)
+        told = generate(decoder, prompt, telling, token_bytes=self.tokenizer.token_bytes, end_of_story=end)
         return train.sample_prompt + "".join(token.text for token in told)
 
     def model_bytes(self) -> bytes:
@@ -165,13 +158,8 @@ class Run:
 
     def files(self) -> dict[str, bytes]:
         """What a checkpoint and the finished artifact both hold."""
-        card = {
-            "model": self.config.model.model_dump(mode="json"),
-            "vocab_size": self.state.model.vocab_size,
-            "train": self.config.train.model_dump(mode="json"),
-            "precision": self.precision.name,
-            "step": self.state.step,
-        }
+        card = self.config.model_dump(mode="json", include={"model", "train"})
+        card |= {"vocab_size": self.state.model.vocab_size, "precision": self.precision.name, "step": self.state.step}
         return {
             "model.safetensors": self.model_bytes(),
             "best/model.safetensors": self.best,
