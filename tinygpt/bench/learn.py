@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygpt.config import Config, DataConfig, TrainConfig, load_config
+from tinygpt.config import Config, DataConfig, load_config
 from tinygpt.corpus import Stories
 from tinygpt.lm.dataset import Batches, Tokens, encode_stories, is_validation
 from tinygpt.lm.evaluation import mean_loss
@@ -52,17 +52,9 @@ def recipe(name: str) -> Config:
     """A preset, or nanoGPT's choices for a small model: AdamW at 1e-3, batch 12, cosine to a tenth, no dropout."""
     if name != "nanogpt":
         return load_config(preset=name, environ={}).config
-    train = TrainConfig(
-        batch_size=12,
-        grad_accum_steps=1,
-        learning_rate=1e-3,
-        beta2=0.99,
-        warmup_steps=None,
-        warmup_fraction=0.05,
-        final_lr_fraction=0.1,
-    )
-    config = Config(train=train)
-    return config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.0})})
+    train: dict[str, Any] = {"batch_size": 12, "grad_accum_steps": 1, "learning_rate": 1e-3, "beta2": 0.99}
+    train |= {"warmup_steps": None, "warmup_fraction": 0.05, "final_lr_fraction": 0.1}
+    return Config.model_validate({"train": train, "model": {"dropout": 0.0}})
 
 
 def read_data(source: str, heldout: str | None, report: Report) -> Data:

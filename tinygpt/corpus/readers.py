@@ -124,9 +124,8 @@ def _table(file: StoryFile, field: str) -> Iterator[str]:
             with file.open() as packed, path.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
         try:
-            rows = import_datasets().load_dataset(
-                kind, data_files=glob.escape(str(path)), split="train", streaming=True, cache_dir=folder, **options
-            )
+            where = {"data_files": glob.escape(str(path)), "cache_dir": folder}
+            rows = import_datasets().load_dataset(kind, **where, split="train", streaming=True, **options)
             yield from texts_of(rows, field, f"`{file.name}`")
         except (ValueError, TypeError, KeyError, NotImplementedError) as error:  # what pandas and pyarrow raise on bad bytes
             raise InputError(f"`{file.name}` cannot be read as {kind}: {reason(error)}") from error

@@ -48,11 +48,9 @@ def head_maps(findings: Findings) -> Iterator[tuple[int, int, Figure]]:
 
 def _describe(findings: Findings, layer: int, head: int) -> str:
     """The scores of one head and what happens without it, in two lines."""
-    s, worth = findings.final.scores, findings.worth
-    scores = (
-        f"entropy {s.entropy[layer, head]:.2f} bits  ·  previous token {s.previous_token[layer, head]:.2f}  ·  "
-        f"first token {s.first_token[layer, head]:.2f}  ·  induction {s.induction[layer, head]:.2f}"
-    )
+    of_head = {name.replace("_", " "): f"{score[layer, head]:.2f}" for name, score in vars(findings.final.scores).items()}
+    of_head["entropy"] += " bits"
+    scores, worth = "  ·  ".join(map(" ".join, of_head.items())), findings.worth
     if worth is None:
         return scores
     change, error = worth.change[layer, head], worth.standard_error[layer, head]
@@ -63,8 +61,7 @@ def _describe(findings: Findings, layer: int, head: int) -> str:
 
 def _causal(weights: Array) -> Array:
     """The weights with what lies in the future left out, which a drawing leaves blank."""
-    masked: Array = np.ma.masked_where(~np.tri(len(weights), dtype=bool), weights)
-    return masked
+    return np.asanyarray(np.ma.masked_where(~np.tri(len(weights), dtype=bool), weights))
 
 
 def _draw_map(axes: Axes, weights: Array) -> AxesImage:
@@ -107,8 +104,7 @@ def overview(findings: Findings) -> Figure:
     for layer, head in np.ndindex(L, H):
         axes = add_axes(figure, left + head * (cell + 0.12), height - top - layer * (cell + gap) - cell, cell, cell)
         image = _draw_map(axes, maps[layer, head])
-        axes.set_xticks(())
-        axes.set_yticks(())
+        axes.set(xticks=(), yticks=())
         if layer == 0:
             axes.set_title(f"head {head}", fontsize=9)
         if head == 0:

@@ -40,13 +40,10 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     rate.plot(curves.steps, curves.learning_rate, color=ORANGE, marker=marker, ms=3)
     rate.set_ylabel("learning rate")
     norm.plot(curves.steps, curves.grad_norm, color=GREY, lw=0.8, marker=marker, ms=3)
-    norm.set_ylabel("gradient norm")
-    norm.set_yscale("log")
+    norm.set(xlabel="step", xlim=(0, max(2, 1.02 * curves.steps.max())), ylabel="gradient norm", yscale="log")
     norm.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     norm.yaxis.set_major_formatter("{x:g}")
     norm.yaxis.set_minor_formatter("")
-    norm.set_xlabel("step")
-    norm.set_xlim(0, max(2, 1.02 * curves.steps.max()))
     norm.xaxis.set_major_locator(MaxNLocator(integer=True))
     norm.xaxis.set_major_formatter("{x:,.0f}")
     figure.align_ylabels()
@@ -87,17 +84,15 @@ def _baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
 
 
 def _perplexity_axis(axes: Axes) -> None:
-    right = axes.secondary_yaxis(
-        "right", functions=(lambda y: np.exp(np.clip(y, None, 50)), lambda p: np.log(np.clip(p, 1e-9, None)))
-    )
+    both_ways = (lambda y: np.exp(np.clip(y, None, 50)), lambda p: np.log(np.clip(p, 1e-9, None)))
+    right = axes.secondary_yaxis("right", functions=both_ways)
     right.set_ylabel("perplexity = exp(loss)")
     right.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     right.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _token_axis(axes: Axes, tokens_per_step: float) -> None:
-    top = axes.secondary_xaxis(
-        "top", functions=(lambda step: np.multiply(step, tokens_per_step), lambda tokens: np.divide(tokens, tokens_per_step))
-    )
+    both_ways = (lambda step: np.multiply(step, tokens_per_step), lambda tokens: np.divide(tokens, tokens_per_step))
+    top = axes.secondary_xaxis("top", functions=both_ways)
     top.set_xlabel("training tokens")
     top.xaxis.set_major_formatter(EngFormatter())

@@ -21,21 +21,11 @@ Format = Literal["png", "svg"]
 FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 
-_SETTINGS: Any = {
-    "font.family": FONT,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a `$` in a story is a dollar
-    "svg.hashsalt": "tinygpt",
-    "svg.fonttype": "path",
-    "savefig.dpi": 120,
-}
+_SETTINGS: Any = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+_SETTINGS |= {"text.parse_math": False}  # a `$` in a story is a dollar
+_SETTINGS |= {"font.family": FONT, "font.size": 9, "axes.titlesize": 10}
+_SETTINGS |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4"}
+_SETTINGS |= {"savefig.dpi": 120, "svg.fonttype": "path", "svg.hashsalt": "tinygpt"}
 
 
 def style() -> AbstractContextManager[None]:
@@ -70,8 +60,5 @@ def drawable(text: str) -> str:
 
 def layer_lines(count: int) -> list[dict[str, Any]]:
     """How the lines of each layer look and are called: from light to dark, dashes in turn."""
-    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, count))
-    return [
-        {"color": to_hex(shade), "ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.3, "label": f"layer {i}"}
-        for i, shade in enumerate(shades)
-    ]
+    shades, dashes = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, count)), ("-", "--", "-.", ":")
+    return [{"color": to_hex(shade), "ls": dashes[i % 4], "lw": 1.3, "label": f"layer {i}"} for i, shade in enumerate(shades)]

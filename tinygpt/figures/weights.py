@@ -36,11 +36,9 @@ def _histogram(axes: Axes, final: Array, initial: Array) -> None:
     low, high = np.quantile(np.concatenate([final, initial]), (0.0005, 0.9995))
     margin = max((high - low) * 0.1, 1e-3)
     edges = np.linspace(low - margin, high + margin, BINS)
-    looks: tuple[tuple[Array, Any], ...] = (
-        (final, {"histtype": "stepfilled", "color": BLUE, "alpha": 0.45, "label": "trained"}),
-        (initial, {"histtype": "step", "color": "black", "lw": 1.1, "label": "at initialisation"}),
-    )
-    for values, look in looks:
+    filled: Any = {"histtype": "stepfilled", "color": BLUE, "alpha": 0.45, "label": "trained"}
+    outlined: Any = {"histtype": "step", "color": "black", "lw": 1.1, "label": "at initialisation"}
+    for values, look in ((final, filled), (initial, outlined)):
         inside = values.clip(edges[0], edges[-1])  # outliers are counted at the ends
         axes.hist(inside, bins=edges.tolist(), weights=np.full(len(values), 1 / len(values)), **look)
     axes.set_yscale("log")  # tails are seen
@@ -55,13 +53,11 @@ def norms_by_layer(final: Spectra, initial: Spectra) -> Figure:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(len(MEASURES), len(BLOCK_MATRICES), sharex=True, sharey="row", squeeze=False)
     layers = range(_layers(final))
-    looks: tuple[tuple[Spectra, Any], ...] = (
-        (final, {"color": BLUE, "marker": "o", "ms": 4, "label": "trained"}),
-        (initial, {"color": GREY, "marker": "s", "ms": 4, "mfc": "white", "ls": "--", "label": "at initialisation"}),
-    )
+    trained: Any = {"color": BLUE, "marker": "o", "ms": 4, "label": "trained"}
+    untrained: Any = {"color": GREY, "marker": "s", "ms": 4, "mfc": "white", "ls": "--", "label": "at initialisation"}
     for column, kind in zip(panels.T, BLOCK_MATRICES, strict=True):
         for axes, measure in zip(column, MEASURES, strict=True):
-            for spectra, look in looks:
+            for spectra, look in ((final, trained), (initial, untrained)):
                 axes.plot(layers, [getattr(spectra[Part(layer, kind)], measure) for layer in layers], **look)
             axes.set(xticks=layers[:: -(-len(layers) // 6)], xlim=(-0.5, len(layers) - 0.5))
         column[0].set_title(kind)
@@ -87,9 +83,6 @@ def singular_values(final: Spectra, initial: Spectra) -> Figure:
         for part in (part for part in final if part.kind == kind):
             axes.plot(initial[part].values, color=GREY, lw=0.9, ls=(0, (1, 3)), label="at initialisation")
             axes.plot(final[part].values, **(outer if part.layer is None else looks[part.layer]))
-        axes.set_title(kind)
-        axes.set_ylim(0, None)
-        axes.set_ylabel("singular value")
-        axes.set_xlabel("index, largest first")
+        axes.set(title=kind, ylim=(0, None), ylabel="singular value", xlabel="index, largest first")
     legend_below(figure)
     return figure

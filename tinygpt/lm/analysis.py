@@ -78,8 +78,7 @@ def attention_maps(model: GPT, token_ids: Sequence[int]) -> Array:
 def entropy(maps: Array) -> Array:
     """Mean entropy of the rows in bits, (..., T, T) -> (...)."""
     p = np.where(maps > 0, maps, 1).astype(np.float64)  # a weight of 0 adds nothing, and neither does one of 1
-    mean: Array = (p * np.log2(1 / p)).sum(-1).mean(-1)
-    return mean
+    return np.asarray((p * np.log2(1 / p)).sum(-1).mean(-1))
 
 
 def previous_token(maps: Array) -> Array:
@@ -106,8 +105,7 @@ def prefix_matching(maps: Array, token_ids: Sequence[int]) -> Array:
 
 
 def _mean_or_zero(values: Array) -> Array:
-    mean: Array = values.astype(np.float64).mean(-1) if values.shape[-1] else np.zeros(values.shape[:-1])
-    return mean
+    return np.asarray(values.mean(-1, dtype=np.float64)) if values.shape[-1] else np.zeros(values.shape[:-1])
 
 
 def induction_scores(model: GPT) -> Array:
@@ -116,8 +114,7 @@ def induction_scores(model: GPT) -> Array:
     n = min(PROBE_TOKENS, model.config.context_length // 2, model.vocab_size)
     probes = [torch.randperm(model.vocab_size, generator=generator)[:n].repeat(2) for _ in range(PROBES)]
     scores = [prefix_matching(attention_maps(model, probe.tolist()), probe.tolist()) for probe in probes]
-    mean: Array = np.mean(scores, axis=0)
-    return mean
+    return np.asarray(np.mean(scores, axis=0))
 
 
 def text_losses(model: GPT, token_ids: Sequence[int] | Array) -> Array:

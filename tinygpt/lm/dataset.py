@@ -70,10 +70,8 @@ def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: f
 
 def empty_split(name: str, stories: int, val_fraction: float) -> InputError:
     """What to say of a split that holds none of the stories."""
-    return InputError(
-        f"none of the {stories} stories is in the {name} split with `dataset.val_fraction` = {val_fraction}",
-        hint="give more stories, or change `dataset.val_fraction`",
-    )
+    message = f"none of the {stories} stories is in the {name} split with `dataset.val_fraction` = {val_fraction}"
+    return InputError(message, hint="give more stories, or change `dataset.val_fraction`")
 
 
 def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
@@ -130,11 +128,9 @@ class Batches:
     def __init__(self, tokens: Tokens, context_length: int, seed: int, story_starts: float = 0.0) -> None:
         targets = len(tokens) - 1
         if targets < context_length:
-            raise InputError(
-                f"the train split has {len(tokens)} tokens; one window of `model.context_length` = {context_length} takes "
-                f"{context_length + 1}",
-                hint="give more stories, or a smaller `model.context_length`",
-            )
+            needed = f"one window of `model.context_length` = {context_length} takes {context_length + 1}"
+            hint = "give more stories, or a smaller `model.context_length`"
+            raise InputError(f"the train split has {len(tokens)} tokens; {needed}", hint=hint)
         self.tokens, self.context_length, self.seed = tokens, context_length, seed
         self.n_windows = max(1, (targets - context_length + 1) // context_length)  # fit behind any start below T
         self._starts = min(context_length, targets - self.n_windows * context_length + 1)

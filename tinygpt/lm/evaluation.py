@@ -81,9 +81,8 @@ def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDA
     sums, counts = np.bincount(story, np.concatenate(parts)), np.bincount(story)
     text_bytes = int(byte_lengths[targets].sum())
     score = Score.of(math.fsum(float(losses.sum()) for losses in parts) / len(targets), len(targets), text_bytes)
-    return Evaluation(
-        **vars(score), tokens=len(targets), bytes=text_bytes, stories=len(counts), standard_error=standard_error(sums, counts)
-    )
+    error = standard_error(sums, counts)
+    return Evaluation(**vars(score), tokens=len(targets), bytes=text_bytes, stories=len(counts), standard_error=error)
 
 
 def mean_loss(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> float:

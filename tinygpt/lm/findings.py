@@ -32,15 +32,10 @@ class Curves:
     def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Curves":
         """Sort the rows by kind."""
         steps, evals = ([row for row in rows if row["kind"] == kind] for kind in ("step", "eval"))
-        by_step = {name: np.array([row[name] for row in steps]) for name in ("loss", "learning_rate", "grad_norm")}
-        return cls(
-            steps=np.array([row["step"] for row in steps]),
-            **by_step,
-            eval_steps=np.array([row["step"] for row in evals]),
-            eval_loss=np.array([row["val_loss"] for row in evals]),
-            stories=tuple(row["story"] for row in evals),
-            tokens_per_step=rows[-1]["tokens"] / rows[-1]["step"],
-        )
+        found: dict[str, Any] = {name: np.array([row[name] for row in steps]) for name in ("loss", "learning_rate", "grad_norm")}
+        found |= {"steps": np.array([row["step"] for row in steps]), "eval_steps": np.array([row["step"] for row in evals])}
+        found |= {"eval_loss": np.array([row["val_loss"] for row in evals]), "stories": tuple(row["story"] for row in evals)}
+        return cls(**found, tokens_per_step=rows[-1]["tokens"] / rows[-1]["step"])
 
     @property
     def best(self) -> int:
@@ -53,8 +48,7 @@ def smooth(values: Array, span: int) -> Array:
     places = np.arange(len(values))
     reach = np.minimum(np.minimum(places, places[::-1]), span // 2)
     total = np.concatenate([[0.0], values.cumsum(dtype=np.float64)])
-    mean: Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
-    return mean
+    return np.asarray((total[places + reach + 1] - total[places - reach]) / (2 * reach + 1))
 
 
 @dataclass(frozen=True)

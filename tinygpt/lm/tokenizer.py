@@ -9,6 +9,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
@@ -67,14 +68,9 @@ class Tokenizer:
         """
         native = tokenizers.Tokenizer(models.BPE())
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer = trainers.BpeTrainer(
-            vocab_size=config.vocab_size,
-            min_frequency=config.min_frequency,
-            special_tokens=[END_OF_STORY],
-            initial_alphabet=list(ALPHABET),
-            max_token_length=MAX_TOKEN_BYTES,
-            show_progress=False,
-        )
+        how: Any = {"vocab_size": config.vocab_size, "min_frequency": config.min_frequency, "max_token_length": MAX_TOKEN_BYTES}
+        how |= {"special_tokens": [END_OF_STORY], "initial_alphabet": list(ALPHABET), "show_progress": False}
+        trainer = trainers.BpeTrainer(**how)
         native.train_from_iterator((piece for text in texts for piece in _pieces(text, WORD)), trainer)
         model = json.loads(native.to_str())["model"]
         return cls(list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]])
@@ -161,10 +157,8 @@ def _require_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"a text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}",
-            hint="save the text as UTF-8; half of a surrogate pair is not a character",
-        ) from error
+        message = f"a text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}"
+        raise InputError(message, hint="save the text as UTF-8; half of a surrogate pair is not a character") from error
 
 
 def _pieces(text: str, length: int) -> list[str]:

@@ -7,10 +7,8 @@ is told to load nothing and to run the one script that is inside, by its hash.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 
@@ -21,27 +19,14 @@ CURVE_POINTS = 800
 SPECTRUM_POINTS = 64
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the report says beside the findings.
+def render(findings: Findings, facts: Mapping[str, object]) -> bytes:
+    """The report as a file.
 
     Args:
-        card: config.json of the model.
-        dataset: meta.json of the token shards.
-        evaluation: eval.json.
-        plot: the table of the configuration.
-        lineage: the inputs and their digests.
+        findings: what is drawn.
+        facts: what it says beside them: "card" (config.json of the model), "dataset" (meta.json of the token shards),
+            "evaluation" (eval.json), "plot" (the table of the configuration), "lineage" (the inputs and their digests).
     """
-
-    card: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-    plot: Mapping[str, object]
-    lineage: Sequence[tuple[str, str]]
-
-
-def render(findings: Findings, facts: Facts) -> bytes:
-    """The report as a file."""
     parts = files(__package__)
     page, style = (parts.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css"))
     script = "".join(parts.joinpath(name).read_text("utf-8") for name in ("chart.js", "page.js"))
@@ -56,10 +41,10 @@ def render(findings: Findings, facts: Facts) -> bytes:
     return page.encode("utf-8")
 
 
-def contents(findings: Findings, facts: Facts) -> dict[str, object]:
+def contents(findings: Findings, facts: Mapping[str, object]) -> dict[str, object]:
     """All that the script shows."""
     return {
-        **vars(facts),
+        **facts,
         "parameters": sum(array.size for array in findings.weights[0].values()),
         "comparable": bool(findings.baselines),
         "curves": curves(findings.curves),

@@ -22,7 +22,7 @@ from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
-from tinygpt.report_html import Facts, render
+from tinygpt.report_html import render
 from tinygpt.store import Artifact, Out
 
 STORY_TOKENS = 40  # of a validation story
@@ -55,13 +55,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             report.advance()
     for name, rows in tables(findings):
         out.bytes(f"{name}.csv", to_csv(rows))
-    facts = Facts(
-        card=inputs["train"].read_json("config.json"),
-        dataset=inputs["build-dataset"].read_json("meta.json"),
-        evaluation=inputs["eval"].read_json("eval.json"),
-        plot=config.plot.model_dump(mode="json"),
-        lineage=[(name, artifact.digest) for name, artifact in sorted(inputs.items())],
-    )
+    read = {"card": ("train", "config.json"), "dataset": ("build-dataset", "meta.json"), "evaluation": ("eval", "eval.json")}
+    facts = {name: inputs[stage].read_json(file) for name, (stage, file) in read.items()}
+    facts["plot"] = config.plot.model_dump(mode="json")
+    facts["lineage"] = [(name, artifact.digest) for name, artifact in sorted(inputs.items())]
     out.bytes("report.html", render(findings, facts))
     out.json("summary.json", {"rows": summary(findings, len(pictures)), "pictures": pictures})
 
@@ -86,14 +83,10 @@ def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, v
     comparable = evaluation["judged"] == "validation split"  # losses on another text do not belong beside the curve
     baselines = {name: score["loss"] for name, score in evaluation["baselines"].items() if comparable}
     sample = validation[: (config.plot.ablation_tokens or 0) + 1]
-    return Findings(
-        labels=token_labels([tokenizer.token_bytes(token_id) for token_id in token_ids]),
-        curves=Curves.from_rows([json.loads(line) for line in train.read("metrics.jsonl").splitlines()]),
-        baselines=baselines,
-        weights=(parts(arrays_of(model)), parts(arrays_of(initial))),
-        looks=looks,
-        worth=head_worth(model, sample) if len(sample) > 1 else None,
-    )
+    worth = head_worth(model, sample) if len(sample) > 1 else None
+    labels = token_labels([tokenizer.token_bytes(token_id) for token_id in token_ids])
+    curves = Curves.from_rows([json.loads(line) for line in train.read("metrics.jsonl").splitlines()])
+    return Findings(labels, curves, baselines, (parts(arrays_of(model)), parts(arrays_of(initial))), looks, worth)
 
 
 def choose_text(config: Config, tokenizer: Tokenizer, validation: Tokens, context_length: int, report: Report) -> list[int]:
