@@ -5,8 +5,8 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tinygpt.report import duration
 
@@ -179,8 +179,20 @@ def say_product(text: str, *, end: str = "\n") -> None:
     print(escape(text), end=end, flush=True)  # noqa: T201
 
 
-def say_json(value: object) -> None:
+def say_json(value: object, *, indent: int | None = 2) -> None:
     """One JSON object (or list) on stdout."""
     import json
 
-    print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), flush=True)  # noqa: T201
+    print(escape_json(json.dumps(value, indent=indent, ensure_ascii=False)), flush=True)  # noqa: T201
+
+
+def say_xray(story: Mapping[str, Any]) -> None:
+    """How sure the model was of each token, a line each, on stdout; a terminal that has colours shades the token by it."""
+    shades = (203, 209, 215, 221, 191, 155, 120)  # red to green, of the 256 colours; the text on them is black
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print(f"{'token':<14}{'probability':>11}{'entropy':>11}  alternatives")  # noqa: T201
+    for token in story["xray"]:
+        word, chance = repr(token["token"]), token["probability"]
+        shade = f"\x1b[38;5;16;48;5;{shades[int(chance * 6.999)]}m{word}\x1b[0m" if coloured else word
+        others = "  ".join(f"{other['token']!r} {other['probability']:.1%}" for other in token["alternatives"])
+        print(f"{shade}{' ' * (14 - len(word))}{chance:>11.1%}{token['entropy']:>6.2f} bits  {others}", flush=True)  # noqa: T201

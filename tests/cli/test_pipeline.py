@@ -1,8 +1,10 @@
 """The whole pipeline from the command line, on a model so small that all stages take seconds."""
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +219,64 @@ class TestSample:
         wrong = here("sample", "--model", "0000000")
         assert wrong.code == 3
         assert id_ in wrong.err
+
+    def test_a_model_by_its_folder_also_where_it_was_copied_to(self, here, tmp_path):
+        made = json.loads(here("train", "--json").out)
+        copy = shutil.copytree(made["path"], tmp_path / "a copy")
+        told = here("sample", "Once", "--seed", "1", "--model", made["key"][:12]).out
+        assert here("sample", "Once", "--seed", "1", "--model", copy).out == told
+        assert here("sample", "Once", "--seed", "1", "--model", copy, "--store", tmp_path / "another").out == told
+        judged = here("eval", "--model", copy)
+        assert "cached" in judged.err
+        assert f"plot --model '{copy}'" in judged.err
+        assert here("eval", "--model", copy, "--store", tmp_path / "another").code == 3
+        assert here("sample", "--model", Path(made["path"]).parent).code == 3
+        assert here("sample", "--model", json.loads(here("tokenize", "--json").out)["path"]).code == 2
+        (copy / "model.safetensors").chmod(0o644)
+        (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[::-1])
+        damaged = here("sample", "Once", "--seed", "1", "--model", copy)
+        assert damaged.code == 3
+        assert "model.safetensors" in damaged.err
+
+    def test_an_xray_is_a_view_of_a_told_story(self, here):
+        story = here("sample", "Once", "--seed", "11", "--num-samples", "2").out
+        seen = here("sample", "Once", "--seed", "11", "--num-samples", "2", "--xray")
+        assert "cached" in seen.err
+        assert seen.out.startswith(story)
+        rows = seen.out.removeprefix(story).splitlines()
+        assert [row.split()[0] for row in rows].count("token") == 2
+        lines = here("sample", "Once", "--seed", "11", "--num-samples", "2", "--xray", "--json").out.splitlines()
+        stories = [json.loads(line) for line in lines]
+        assert len(rows) == 2 + sum(len(story["xray"]) for story in stories)
+        assert all(len(story["xray"]) == len(story["token_ids"]) for story in stories)
+        fresh = here("sample", "Once", "--seed", "12", "--xray")
+        assert "cached" not in fresh.err
+        assert fresh.out == here("sample", "Once", "--seed", "12", "--xray").out
+
+    def test_prompt_after_prompt_until_the_input_ends(self, here, monkeypatch):
+        def typed(data: bytes) -> None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+        told = {prompt: here("sample", *prompt, "--seed", "5").out for prompt in ((), ("First",), ("Once",))}
+        typed(b"Once\n\nOnce")
+        result = here("sample", "First", "--interactive", "--seed", "5")
+        assert result.code == 0
+        assert result.out == told["First",] + told["Once",] + told[()] + told["Once",]
+        typed(b"Once\nOnce\n")
+        several = here("sample", "--interactive", "--json", "--quiet")
+        one, other = (json.loads(line) for line in several.out.splitlines())
+        assert one["seed"] != other["seed"]
+        typed(b"Once\ncaf\xe9\n")
+        assert here("sample", "--interactive", "--seed", "5").code == 4
+        assert here("sample", "--interactive", "--file", "prompt").code == 2
+
+    def test_an_interrupt_ends_prompt_after_prompt_quietly(self, here, monkeypatch):
+        def interrupted(mark: str) -> str:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("builtins.input", interrupted)
+        result = here("sample", "--interactive", "--quiet")
+        assert (result.code, result.out, result.err) == (130, "", "\n")
 
     def test_a_reader_that_goes_away_ends_it_quietly(self, project):
         arguments = [sys.executable, "-m", "tinygpt", "sample", "--num-samples", "4", "--seed", "8", "--quiet"]

@@ -50,6 +50,39 @@ def test_controls_are_shown_not_dropped():
     assert ui.escape("tab\tand\nline “fine” 😀") == "tab\tand\nline “fine” 😀"
 
 
+SEEN = {
+    "xray": [
+        {"token": " \x1b[2J", "probability": 0.97, "entropy": 0.2, "alternatives": [{"token": "\n", "probability": 0.02}]},
+        {"token": "\u202ecat's", "probability": 0.013, "entropy": 6.25, "alternatives": []},
+    ]
+}
+
+
+def test_an_xray_is_readable_without_colour_and_cannot_move_the_cursor(capsys):
+    ui.say_xray(SEEN)
+    assert capsys.readouterr().out.splitlines() == [
+        "token         probability    entropy  alternatives",
+        r"' \x1b[2J'          97.0%  0.20 bits  '\n' 2.0%",
+        r""""\u202ecat's"        1.3%  6.25 bits""" + "  ",
+    ]
+
+
+def test_a_terminal_shades_the_tokens_unless_asked_not_to(monkeypatch, capsys):
+    for environment, coloured in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ):
+        with monkeypatch.context() as patch:
+            patch.delenv("NO_COLOR", raising=False)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys.stdout, "isatty", lambda: True)
+            ui.say_xray(SEEN)
+        _, likely, unlikely = capsys.readouterr().out.splitlines()
+        assert likely.startswith("\x1b[38;5;16;48;5;120m") == unlikely.startswith("\x1b[38;5;16;48;5;203m") == coloured
+
+
 def training(monkeypatch, capsys, width: int | None) -> list[str]:
     """The lines of 600 steps of half a second."""
     now = 0.0

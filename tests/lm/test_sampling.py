@@ -22,6 +22,7 @@ from tinygpt.lm.sampling import (
     top_k,
     top_p,
     uniform,
+    xray,
 )
 
 Logits = NDArray[np.float32]
@@ -326,3 +327,27 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end() -> None:
 def test_without_a_seed_nothing_is_told() -> None:
     with pytest.raises(ValueError, match="seed"):
         tell(SampleConfig())
+
+
+# ---- x-ray
+
+
+@given(settings_of_chance, st.lists(st.integers(1, 26), min_size=1, max_size=15))
+def test_xray_sees_the_probabilities_from_which_a_story_was_told(config: SampleConfig, prompt: list[int]) -> None:
+    story = tell(config, prompt=prompt)[0]
+    seen = list(xray(Toy(), prompt, [token.token_id for token in story]))
+    assert [token.token_id for token in seen] == [token.token_id for token in story]
+    assert [token.probability for token in seen] == pytest.approx([np.exp(token.logprob) for token in story], rel=1e-4)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=30), st.data())
+def test_xray_gives_entropy_and_the_likeliest_others(logits: list[int], data: st.DataObject) -> None:
+    token_id = data.draw(st.integers(0, len(logits) - 1))
+    p = np.exp(logits) / np.exp(logits).sum()
+    reader: Any = Toy()
+    reader.read = lambda token_ids: np.array([logits], np.float32)
+    (seen,) = xray(reader, [1], [token_id])
+    assert (seen.token_id, seen.probability) == (token_id, pytest.approx(p[token_id]))
+    assert seen.entropy == pytest.approx(-(p * np.log2(p)).sum(), abs=1e-6)
+    others = [i for i in likeliest_first(np.array(logits, np.float32)) if i != token_id][:3]
+    assert seen.alternatives == [(i, pytest.approx(p[i])) for i in others]

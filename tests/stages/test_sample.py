@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,6 +168,22 @@ def test_a_story_that_fills_the_context_ends_there_only_if_asked(store: Store, i
     assert (slid["stop_reason"], len(slid["token_ids"])) == ("length", 60)
     assert (stopped["stop_reason"], len(stopped["token_ids"])) == ("context", 32)
     assert stopped["token_ids"] == slid["token_ids"][:32]
+
+
+def test_looking_into_a_story_adds_how_sure_the_model_was_of_each_token(
+    store: Store, inputs: dict[str, Artifact], tokenizer: Tokenizer
+) -> None:
+    settings: dict[str, Any] = {"prompt": "Once upon a time " * 20, "num_samples": 3, "max_new_tokens": 50}  # beyond the context
+    artifact, _ = tell(store, inputs, **settings)
+    seen = list(sample.look_into(artifact, Config(sample=SampleConfig(**settings)), inputs))
+    assert [{key: value for key, value in story.items() if key != "xray"} for story in seen] == lines(artifact)
+    for story in seen:
+        told = [token["token"] for token in story["xray"]]
+        whole = [tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace") for token_id in story["token_ids"]]
+        assert told == [text or END_OF_STORY for text in whole]
+        assert [token["probability"] for token in story["xray"]] == pytest.approx(np.exp(story["logprobs"]), rel=1e-3, abs=2e-6)
+        assert all(token.keys() == {"token", "probability", "entropy", "alternatives"} for token in story["xray"])
+        assert all(len(token["alternatives"]) == 3 for token in story["xray"])
 
 
 EMPTY: list[tuple[dict[str, Any], str]] = [({"prompt": ""}, "prompt is empty"), ({"stop": ("a", "")}, "stop text is empty")]

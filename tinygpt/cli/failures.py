@@ -109,6 +109,9 @@ def exit_code(call: Callable[[], Any], arguments: list[str], signals: Signals, r
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         number = signals.received or signal.SIGINT
+        if "--interactive" in arguments:  # the usual way to leave it
+            ui.say_note("")
+            return 128 + number
         again = f"`tinygpt {shlex.join(arguments)}` starts again from what is finished"
         error = Interrupted(f"stopped by {signal.Signals(number).name}; nothing half-made is kept", hint=again, number=number)
     shown = as_user_error(error)

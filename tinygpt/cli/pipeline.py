@@ -2,6 +2,9 @@
 
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +16,13 @@ from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from tinygpt.cli.session import Inputs, Session
     from tinygpt.store import Artifact
 
 MAX_PROMPT_BYTES = 1 << 20
 SAMPLE_KEYS = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_samples", "seed", "overflow")
 
-Model = Annotated[str | None, typer.Option(metavar="ID", help="Trained model, by the first digits of its id.")]
+Model = Annotated[str | None, typer.Option(metavar="ID|FOLDER", help="Trained model: its folder, or how its id begins.")]
 
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")]
 Open = Annotated[bool, typer.Option("--open", help="Show report.html in a browser.")]
@@ -74,15 +78,14 @@ def train(
 @with_options(keys=["eval.text"])
 def evaluate(call: Call, *, model: Model = None) -> None:
     """Measure loss, perplexity and bits per byte beside baselines."""
-    from tinygpt.cli.session import Session
+    from tinygpt.cli.session import Session, of_model
 
     session = Session(call)
     inputs = session.inputs_around("eval", session.trained(model), model)
     outcome = session.make("eval", inputs, force=call.options.force)
     if call.options.json:
         ui.say_json(outcome.artifact.read_json("eval.json"))
-    suffix = f" --model {model}" if model else ""
-    session.next(f"sample{suffix}", f"plot{suffix}")
+    session.next(f"sample{of_model(model)}", f"plot{of_model(model)}")
 
 
 @with_options(keys=[f"sample.{key}" for key in SAMPLE_KEYS])
@@ -93,40 +96,74 @@ def sample(
     file: Annotated[Path | None, typer.Option(metavar="FILE", help='File that holds the prompt; "-" for standard input.')] = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that ends a story; repeatable.")] = None,
     model: Model = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Tell a story for each line that is typed.")] = False,
+    xray: Annotated[bool, typer.Option("--xray", help="Show also how sure the model was of each token.")] = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the story while it is told.")] = True,
 ) -> None:
     """Tell a story."""
-    from tinygpt.cli.session import Session, print_samples
+    from tinygpt.cli.session import Session
 
     if file is not None:
-        if prompt is not None:
-            raise UsageError("there are two prompts, one as argument and one in `--file`", hint="give one of them")
+        if prompt is not None or interactive:
+            raise UsageError("`--file` is the prompt, and there is another one beside it", hint="give one of them")
         prompt = _read_prompt(file)
-    call.flags["sample.prompt"] = ("PROMPT" if file is None else "--file", prompt)
     call.flags["sample.stop"] = ("--stop", stop or None)
-    streams = stream and not call.options.json
-    session = Session(call, stream=streams)
-    inputs = session.inputs_around("sample", session.trained(model), model)
+    session = Session(call, stream=stream and not call.options.json)
+    inputs, seed = session.inputs_around("sample", session.trained(model), model), call.flags["sample.seed"]
+    for text in _typed(prompt) if interactive else [prompt]:
+        session.reload({"sample.prompt": ("PROMPT" if file is None else "--file", text), "sample.seed": seed})
+        _tell(session, inputs, xray=xray)
+
+
+def _tell(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
+    """A story by the configuration as it is now, and what else is to be seen of it."""
+    from tinygpt.cli.session import print_samples
+
     if session.config.sample.seed is None:
         drawn = secrets.randbelow(2**31)
         session.reload({"sample.seed": ("--seed", drawn)})
         session.report.note(f"seed {drawn} (repeat with --seed {drawn})")
-    outcome = session.make("sample", inputs, force=call.options.force)
-    if outcome.cached or not streams:
-        print_samples(outcome.artifact, as_json=call.options.json)
+    options = session.call.options
+    outcome = session.make("sample", inputs, force=options.force)
+    if not (options.json and xray) and (outcome.cached or not session.stream):
+        print_samples(outcome.artifact, as_json=options.json)
+    if xray:
+        from tinygpt.stages.sample import look_into
+
+        say = partial(ui.say_json, indent=None) if options.json else ui.say_xray
+        for story in look_into(outcome.artifact, session.config, inputs):
+            say(story)
+
+
+def _typed(prompt: str | None) -> Iterator[str | None]:
+    """The prompt already given, then one line of standard input after the other; an empty one lets the model begin."""
+    if prompt is not None:
+        yield prompt
+    with suppress(ImportError):
+        import readline  # noqa: F401  lets `input` edit, and remember
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is told apart below
+    mark = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
+    with suppress(EOFError):
+        while True:
+            yield _checked_prompt(input(mark).encode(errors="surrogateescape"), "standard input") or None
 
 
 def _read_prompt(path: Path) -> str:
     try:
         with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
-            data = stream.read(MAX_PROMPT_BYTES + 1)
-        if len(data) > MAX_PROMPT_BYTES:
-            raise InputError(f"the prompt in `{path}` is longer than {MAX_PROMPT_BYTES:,} bytes", hint="shorten it")
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the prompt in `{path}` is not UTF-8 (byte {error.start:,})", hint="convert it to UTF-8") from error
+            return _checked_prompt(stream.read(MAX_PROMPT_BYTES + 1), str(path))
     except OSError as error:
         raise InputError(f"cannot read the prompt in `{path}`: {error.strerror}", hint="check the path") from error
+
+
+def _checked_prompt(data: bytes, source: str) -> str:
+    if len(data) > MAX_PROMPT_BYTES:
+        raise InputError(f"the prompt in `{source}` is longer than {MAX_PROMPT_BYTES:,} bytes", hint="shorten it")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the prompt in `{source}` is not UTF-8 (byte {error.start:,})", hint="convert it to UTF-8") from error
 
 
 @with_options(keys=["plot.text", "plot.format"])

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from tinygpt.cli import ranks
 from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
 from tinygpt.config import Config, HubSource, LoadedConfig, parse_source
-from tinygpt.errors import InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
+from tinygpt.errors import CorruptArtifactError, InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
 from tinygpt.report import Report, duration
@@ -181,7 +182,16 @@ class Session:
         return runs[0]
 
     def _named(self, model: str) -> Artifact:
-        """A train artifact by the beginning of its id."""
+        """A train artifact by the beginning of its id, or by its folder, every byte of which is checked."""
+        if Path(model).is_dir():
+            try:
+                artifact = Artifact.load(Path(model).absolute())
+                artifact.check()
+            except CorruptArtifactError as error:
+                raise CorruptArtifactError(error.message, hint="copy the whole folder of a train artifact again") from error
+            if artifact.stage not in ("train", "checkpoint"):
+                raise UsageError(f"`{model}` holds a `{artifact.stage}` artifact", hint="name the folder of a train artifact")
+            return artifact
         try:
             return self.store.resolve(model, "train")
         except MissingArtifactError as error:
@@ -192,9 +202,11 @@ class Session:
     def inputs_around(self, name: str, train: Artifact, model: str | None) -> Inputs:
         """What a stage reads beside a given trained model: what that model was made from, and its evaluation."""
         found = {"train": train}
-        for made in train.manifest.inputs.values():
+        for made in (train.manifest.inputs[source] for source in STAGES[name].inputs if source not in ("train", "eval")):
             artifact = self.store.find(made["stage"], made["key"])
-            if artifact is None or artifact.digest != made["digest"]:
+            if artifact is None and made["stage"] == "tokenize":
+                artifact = train  # a model brought from elsewhere has its tokenizer with it
+            elif artifact is None or artifact.digest != made["digest"]:
                 gone = f"`{made['stage']}/{made['key'][:12]}`, from which model `{train.id}` was made, is gone"
                 raise MissingArtifactError(gone, hint=f"make it again with `tinygpt run --until {made['stage']}`")
             found[made["stage"]] = artifact
@@ -202,10 +214,15 @@ class Session:
             stage = STAGES["eval"]
             key = stage_key(stage, self.config, {source: found[source].digest for source in stage.inputs}, self.outside)
             if (evaluation := self.store.find("eval", key)) is None:
-                hint = f"run `tinygpt eval{f' --model {model}' if model else ''}`"
+                hint = f"run `tinygpt eval{of_model(model)}`"
                 raise MissingArtifactError(f"`{name}` reads the result of `eval`, which is not in `{self.store.root}`", hint=hint)
             found["eval"] = evaluation
         return {source: found[source] for source in STAGES[name].inputs}
+
+
+def of_model(model: str | None) -> str:
+    """`--model` as it is typed behind a command, or nothing."""
+    return f" --model {shlex.quote(model)}" if model else ""
 
 
 def describe_run(train: Artifact) -> str:
@@ -231,7 +248,7 @@ def stories(artifact: Artifact) -> list[str]:
 def print_samples(artifact: Artifact, *, as_json: bool) -> None:
     """The stories on stdout, as text or one JSON object a line."""
     if as_json:
-        print(escape_json(artifact.read("samples.jsonl").decode()), end="")  # noqa: T201
+        print(escape_json(artifact.read("samples.jsonl").decode()), end="", flush=True)  # noqa: T201
     else:
         say_product("\n\n".join(stories(artifact)))
 

@@ -34,17 +34,15 @@ def softmax(logits: Array, temperature: float = 1.0) -> Array:
 
 def top_k(probabilities: Array, k: int) -> Array:
     """The k likeliest tokens (Fan et al. 2018)."""
-    V = probabilities.size
-    if k >= V:
-        return np.arange(V)
-    least = np.partition(probabilities, V - k)[V - k]
-    return _likeliest(probabilities, np.flatnonzero(probabilities >= least), k, least)
+    count = min(k, probabilities.size)
+    least = np.partition(probabilities, -count)[-count]
+    return _likeliest(probabilities, np.flatnonzero(probabilities >= least), count, least)
 
 
 def top_p(probabilities: Array, mass: float) -> Array:
     """The fewest tokens whose probabilities sum to at least `mass` (Holtzman et al. 2020)."""
     for floor in ((1 - mass) / 256, 0):  # the fewest are few as a rule, and to sort all is slow
-        candidates = np.flatnonzero(probabilities > np.float32(floor))
+        candidates = (probabilities > np.float32(floor)).nonzero()[0]
         descending = np.sort(probabilities[candidates])[::-1]
         cumulative = descending.cumsum(dtype=np.float64)
         if cumulative.size and cumulative[-1] >= mass:
@@ -68,7 +66,7 @@ def _likeliest(probabilities: Array, candidates: Array, count: int, least: float
 
 def draw(probabilities: Array, uniform: float) -> int:
     """The token at which the running sum of the probabilities passes `uniform`, a number in [0, 1)."""
-    possible = np.flatnonzero(probabilities > 0)
+    possible = (probabilities > 0).nonzero()[0]
     cumulative = probabilities[possible].cumsum(dtype=np.float64)
     return int(possible[cumulative[:-1].searchsorted(uniform * cumulative[-1], side="right")])
 
@@ -90,11 +88,9 @@ def choose(logits: Array, config: SampleConfig, chances: Sequence[float]) -> lis
 def _filter_and_draw(probabilities: Array, config: SampleConfig, chance: float) -> int:
     """The rungs behind softmax, for one row."""
     token_ids: Array | None = None  # all
-    rungs: list[tuple[Callable[[Array, Any], Array], float | None]]
-    rungs = [(top_k, config.top_k), (top_p, config.top_p), (min_p, config.min_p)]
-    for keep, setting in rungs:
-        if setting is not None:
-            kept = keep(probabilities, setting)
+    for filter_ in (top_k, top_p, min_p):
+        if (setting := getattr(config, filter_.__name__)) is not None:
+            kept = filter_(probabilities, setting)
             token_ids = kept if token_ids is None else token_ids[kept]
             probabilities = probabilities[kept]
             probabilities /= probabilities.sum()
@@ -156,8 +152,7 @@ def generate(
     while stories:
         full = reader.length == reader.context_length
         rows = list(range(len(stories)))
-        chances = [uniform(seed, story.sample, len(story.token_ids)) for story in stories]
-        token_ids = choose(logits, config, chances)
+        token_ids = choose(logits, config, [uniform(seed, story.sample, len(story.token_ids)) for story in stories])
         logprobs = log_probabilities(logits, token_ids)
         for row in reversed(rows):
             token = stories[row].add(token_ids[row], logprobs[row], full)
@@ -167,11 +162,39 @@ def generate(
                 rows.pop()
         stories = [stories[row] for row in rows]
         reader.keep(rows)
-        if stories and full:
-            newest = reader.context_length // 2
-            logits = reader.start([(prompt + story.token_ids)[-newest:] for story in stories])
-        elif stories:
-            logits = reader.read(np.array([[story.token_ids[-1]] for story in stories]))
+        if stories:
+            logits = _read_on(reader, [prompt + story.token_ids[-reader.context_length :] for story in stories])
+
+
+def _read_on(reader: Decoder, texts: Sequence[list[int]]) -> Array:
+    """Read the last token of each text, where all before it is read; with the context full, read the newest half again."""
+    if reader.length == reader.context_length:
+        return reader.start([text[-(reader.context_length // 2) :] for text in texts])
+    return reader.read(np.array([text[-1:] for text in texts]))
+
+
+class XRay(NamedTuple):
+    """How sure the model was of a token, at temperature 1 and with every token allowed."""
+
+    token_id: int
+    probability: float
+    entropy: float  # of the whole distribution [bits]
+    alternatives: list[tuple[int, float]]  # the likeliest other tokens with their probabilities
+
+
+def xray(reader: Decoder, prompt: Sequence[int], token_ids: Sequence[int], alternatives: int = 3) -> Iterator[XRay]:
+    """Read a story again as `generate` read it while it told it, and say of each token how sure the model was."""
+    text = list(prompt[-reader.context_length :])
+    logits = reader.start([text])
+    for token_id in token_ids:
+        probabilities = softmax(logits[0].astype(np.float64))
+        possible = probabilities[probabilities > 0]
+        likeliest = top_k(probabilities, alternatives + 1)
+        ordered = likeliest[np.argsort(-probabilities[likeliest], kind="stable")].tolist()
+        others = [(other, float(probabilities[other])) for other in ordered if other != token_id][:alternatives]
+        yield XRay(token_id, float(probabilities[token_id]), float(possible.dot(np.log2(1 / possible))), others)
+        text.append(token_id)
+        logits = _read_on(reader, [text])
 
 
 class _Story:

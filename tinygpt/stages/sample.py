@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tinygpt.config import Config, SampleConfig
 from tinygpt.errors import InputError, UsageError
 from tinygpt.lm.decoder import Decoder
-from tinygpt.lm.sampling import NewToken, StopReason, generate
-from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.lm.sampling import NewToken, StopReason, generate, xray
+from tinygpt.lm.tokenizer import END_OF_STORY, Tokenizer
 from tinygpt.lm.weights import read_arrays, read_config
 from tinygpt.report import Report
 from tinygpt.store import Artifact, Out
@@ -137,3 +138,28 @@ def tell(how: SampleConfig, prompt: Sequence[int], tokenizer: Tokenizer, decoder
                     report.advance()
                 yield stories.pop(story.sample)
     report.product("\n")
+
+
+def look_into(told: Artifact, config: Config, inputs: Mapping[str, Artifact]) -> Iterator[dict[str, Any]]:
+    """The lines of samples.jsonl with one key more, "xray": how sure the model was of each new token.
+
+    That is a list of objects: token (its text), probability and entropy [bits] (at temperature 1 and with every token allowed),
+    and alternatives, the likeliest other tokens with their probabilities.
+
+    Args:
+        told: what `run` made of this configuration and these inputs.
+    """
+    tokenizer, decoder = load(inputs, 1)
+    prompt = [tokenizer.end_of_story, *tokenizer.encode(config.sample.prompt or "")]
+
+    def shown(token_id: int, probability: float) -> dict[str, Any]:
+        text = tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")  # a token may be half a character
+        return {"token": text or END_OF_STORY, "probability": round(probability, 6)}
+
+    for line in told.read("samples.jsonl").splitlines():
+        story = json.loads(line)
+        story["xray"] = [
+            shown(token_id, probability) | {"entropy": round(entropy, 6), "alternatives": [shown(*other) for other in others]}
+            for token_id, probability, entropy, others in xray(decoder, prompt, story["token_ids"])
+        ]
+        yield story
