@@ -105,7 +105,7 @@ def sample(
 
     if file is not None:
         if prompt is not None or interactive:
-            raise UsageError("`--file` is the prompt, and there is another one beside it", hint="give one of them")
+            raise UsageError("there are two prompts: `--file`, and another one beside it", hint="give one of them")
         prompt = _read_prompt(file)
     call.flags["sample.stop"] = ("--stop", stop or None)
     session = Session(call, stream=stream and not call.options.json)
