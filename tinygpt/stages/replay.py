@@ -15,12 +15,7 @@ from tinygpt.store import Artifact
 
 
 def replay(
-    config: Config,
-    inputs: Mapping[str, Artifact],
-    made: Artifact,
-    stored: Mapping[int, str],
-    start: Artifact | None,
-    report: Report,
+    config: Config, inputs: Mapping[str, Artifact], made: Artifact, stored: dict[int, str], start: Artifact | None, report: Report
 ) -> str:
     """Train without writing anything, and compare with every stored state of the weights on the way.
 
