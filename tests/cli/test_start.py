@@ -142,6 +142,20 @@ def test_a_closed_pipe_is_quiet(capsys):
     assert outcome_of(BrokenPipeError(errno.EPIPE, "Broken pipe"), capsys) == (141, "")
 
 
+@pytest.mark.parametrize(("stopped", "code"), [("failures.Stopped", 143), ("KeyboardInterrupt", -signal.SIGINT)])
+def test_a_signal_within_exec_keeps_its_exit_code(stopped: str, code: int, tmp_path: Path):
+    """As in the import of any dataclass; with Python's own exception, the control, the exit code would be lost."""
+    (tmp_path / "interrupted.py").write_text(
+        "import signal, sys\nfrom tinygpt.cli import failures\n"
+        f"failures.Stopped = {stopped}\n"
+        "run = lambda: exec('signal.raise_signal(signal.SIGTERM)')\n"
+        "sys.exit(failures.exit_code(run, [], failures.Signals(), str))\n"
+    )
+    there = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-m", "interrupted"], env=there, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+
+
 def test_a_signal_interrupts_or_is_noted_and_the_second_one_interrupts():
     signals = failures.Signals()
     before = signal.getsignal(signal.SIGTERM)

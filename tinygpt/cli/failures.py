@@ -49,6 +49,10 @@ def did_you_mean(typed: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean `{near[0]}`?" if near else otherwise
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal came. After KeyboardInterrupt itself has left an exec(), `python -m` ends by SIGINT whatever the exit code is."""
+
+
 class Signals:
     """What SIGINT and SIGTERM do: they interrupt at once or, during training, are only noted; a second one interrupts.
 
@@ -63,7 +67,7 @@ class Signals:
     def _handle(self, number: int, _: FrameType | None) -> None:
         again, self.received = self.received is not None and ranks.count() == 1, number  # torchrun passes on what all have had
         if again or not self.noted:
-            raise KeyboardInterrupt
+            raise Stopped
 
     @contextmanager
     def caught(self) -> Iterator[None]:

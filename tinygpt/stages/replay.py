@@ -14,9 +14,7 @@ from tinygpt.stages.train_run import Run, changes
 from tinygpt.store import Artifact, Inputs
 
 
-def replay(
-    config: Config, inputs: Inputs, made: Artifact, stored: Mapping[int, str], start: Artifact | None, report: Report
-) -> str:
+def replay(config: Config, inputs: Inputs, made: Artifact, stored: dict[int, str], start: Artifact | None, report: Report) -> str:
     """Train without writing anything, and compare with every stored state of the weights on the way.
 
     Args:
