@@ -99,12 +99,11 @@ class Screen:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._figures, self._shown = {}, time.monotonic()
-        title_column, said_column = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}"))
+        said = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}")]
         console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "disable": self.mode != "bar"}
-        self.progress = Progress(
-            title_column, BarColumn(_width() // 5), said_column, console=console, get_time=time.monotonic, **options
-        )
+        bar = BarColumn(_width() // 5)
+        self.progress = Progress(said[0], bar, said[1], console=console, get_time=time.monotonic, **options)
         self.progress.add_task(escape(title), total=total, completed=done, unit=unit, said="")
         self.progress.start()
 

@@ -180,5 +180,5 @@ def test_a_long_run_is_announced_with_a_command_that_ends_sooner(tmp_path: Path,
     run_training(*prepare(tmp_path, config), config, report=report)
     text = "\n".join(report.notes)
     assert "12 hours on this machine" in text
-    assert "warm-up alone (3 steps) takes 3 h" in text
+    assert "warm-up alone (3 steps) takes 3 h;" in text
     assert "tinygpt run --preset laptop --source" in text

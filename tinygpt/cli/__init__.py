@@ -28,24 +28,11 @@ def _root(
     """Train a real GPT from nothing on your own machine, and understand what happened."""
 
 
-COMMANDS = {
-    "run": run.run,
-    "init": config.init,
-    "tokenize": pipeline.tokenize,
-    "build-dataset": pipeline.build_dataset,
-    "train": pipeline.train,
-    "eval": pipeline.evaluate,
-    "sample": pipeline.sample,
-    "plot": pipeline.plot,
-    "compare": compare.compare,
-    "replay": replay.replay,
-    "doctor": doctor.doctor,
-}
-for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(command)
-app.add_typer(config.app, name="config")
-app.add_typer(artifacts.app, name="artifacts")
-app.add_typer(bench.app, name="bench")
+STAGES = (pipeline.tokenize, pipeline.build_dataset, pipeline.train, pipeline.evaluate, pipeline.sample, pipeline.plot)
+for command in (run.run, config.init, *STAGES, compare.compare, replay.replay, doctor.doctor):
+    app.command("eval" if command is pipeline.evaluate else None, cls=Command)(command)  # else by the function's name
+for name, group in (("config", config.app), ("artifacts", artifacts.app), ("bench", bench.app)):
+    app.add_typer(group, name=name)
 
 
 def invoke(arguments: list[str]) -> int:

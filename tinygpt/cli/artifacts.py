@@ -36,8 +36,7 @@ def ls(call: Call, *, stage: Stage = None) -> None:
     """List all artifacts, newest first."""
     store = call.store()
     found = store.list(stage)
-    if call.options.json:
-        ui.say_json([{**record(artifact), "pinned": store.is_pinned(artifact)} for artifact in found])
+    if call.answer([{**record(artifact), "pinned": store.is_pinned(artifact)} for artifact in found]):
         return
     for artifact in found:
         pinned = "  pinned" if store.is_pinned(artifact) else ""
@@ -55,9 +54,7 @@ def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
     found = call.store().resolve(artifact)
     facts = {**record(found), **found.manifest.model_dump()}
-    if call.options.json:
-        ui.say_json(facts)
-    else:
+    if not call.answer(facts):
         ui.say_product(ui.table(f"{found.stage} {found.id}", list(_rows(facts))))
 
 
@@ -83,9 +80,7 @@ def lineage(call: Call, *, artifact: Id) -> None:
     """Show what an artifact was made from, back to the stories."""
     store = call.store()
     tree = _ancestors(store, store.resolve(artifact))
-    if call.options.json:
-        ui.say_json(tree)
-    else:
+    if not call.answer(tree):
         ui.say_product("\n".join(_branches(tree)))
 
 
@@ -113,9 +108,8 @@ def verify(call: Call, *, repair: Repair = False) -> None:
     store = call.store()
     faults = upkeep.repair(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note) if repair else upkeep.verify(store)
     whole = len(store.list())
-    if call.options.json:
-        found = [{"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults]
-        ui.say_json({"artifacts": whole, "faults": found, "repaired": repair})
+    found = [{"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults]
+    call.answer({"artifacts": whole, "faults": found, "repaired": repair})
     for fault in faults:
         ui.say_note(fault.text)
     remaining = [fault for fault in faults if not (repair and fault.culprit)]
@@ -135,9 +129,8 @@ def gc(call: Call, *, dry_run: DryRun = False) -> None:
     store = call.store()
     unneeded, others = (upkeep.garbage(store), {}) if dry_run else upkeep.gc(store, timeout=LOCK_TIMEOUT, waiting=ui.say_note)
     total = sum([*(artifact.size for artifact in unneeded), *others.values()])
-    if call.options.json:
-        records = [record(artifact) for artifact in unneeded]
-        ui.say_json({"artifacts": records, "others": len(others), "bytes": total, "removed": not dry_run})
+    records = [record(artifact) for artifact in unneeded]
+    if call.answer({"artifacts": records, "others": len(others), "bytes": total, "removed": not dry_run}):
         return
     for artifact in unneeded:
         ui.say_note(f"{artifact.stage} {artifact.id}  {ui.size(artifact.size)}")

@@ -21,8 +21,7 @@ def bench_train(call: Call, *, threads: Threads = None, rounds: Rounds = 7) -> N
     from tinygpt.bench import train
 
     report = train.bench_train(threads, rounds, ui.say_note)
-    if call.options.json:
-        ui.say_json(report)
+    call.answer(report)
     for name in train.BLOCKS:
         block = report[name] if name else report
         rows = _rates(block["tokens_per_second_all"], train.CONTENDERS)
@@ -41,8 +40,7 @@ def bench_sample(call: Call, *, threads: Threads = None, rounds: Rounds = 5) -> 
     from tinygpt.bench import sample
 
     report = sample.bench_sample(threads, rounds, ui.say_note)
-    if call.options.json:
-        ui.say_json(report)
+    call.answer(report)
     for batch in sample.NEW_TOKENS:
         rows = _rates(report[f"tokens_per_second_all_batch_{batch}"], sample.CONTENDERS)
         ui.say_note(ui.table(f"batch {batch}", rows))
@@ -69,8 +67,7 @@ def bench_learn(
     screen = ui.Screen("auto", quiet=False)
     results = learn.bench_learn(data, heldout, minutes, recipe or learn.RECIPES, screen)
     screen.close()
-    if call.options.json:
-        ui.say_json(results)
+    call.answer(results)
     for name, result in results.items():
         rows = [(f"{point['seconds']:.0f} s", f"perplexity {point['perplexity']:,.2f}") for point in result["curve"]]
         end = f"{result['curve'][-1]['step']:,} steps, {result['bits_per_byte_at_end']:.4f} bits per byte, {result['precision']}"

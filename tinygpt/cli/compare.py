@@ -31,17 +31,15 @@ def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
         raise UsageError("one run has nothing to be compared with", hint="name two; `tinygpt artifacts ls train` lists them")
     metrics = {id_: [json.loads(row) for row in run.read("metrics.jsonl").splitlines()] for id_, run in found.items()}
     facts = [dict(_settings(store, run)) | _results(store, run, metrics[id_]) for id_, run in found.items()]
-    names = [
-        name for name in dict.fromkeys(name for each in facts for name in each) if len({str(e.get(name)) for e in facts}) > 1
-    ]
+    known = dict.fromkeys(name for each in facts for name in each)
+    names = [name for name in known if len({str(each.get(name)) for each in facts}) > 1]
     with style():
         picture = to_bytes(compared({id_: Curves.from_rows(rows) for id_, rows in metrics.items()}), "png")
     path = (out or store.root / "latest").absolute() / "compare.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(picture)
-    if call.options.json:
-        differing = [{name: each.get(name) for name in names} for each in facts]
-        ui.say_json({"runs": dict(zip(found, differing, strict=True)), "picture": str(path)})
+    differing = [{name: each.get(name) for name in names} for each in facts]
+    if call.answer({"runs": dict(zip(found, differing, strict=True)), "picture": str(path)}):
         return
     lines = {"run": list(found)} | {name: [_said(each.get(name)) for each in facts] for name in names}
     width = max(len(cell) for line in lines.values() for cell in line)

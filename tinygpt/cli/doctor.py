@@ -26,8 +26,7 @@ def doctor(call: Call) -> None:
         ui.say_note(f"{'ok   ' if check.passed else 'WRONG'}  {check.name}: {check.detail}")
     machine = machine_facts(store)
     ui.say_note(ui.table("this machine", list(machine.items())))
-    if call.options.json:
-        ui.say_json({"checks": [asdict(check) for check in checks], "machine": machine})
+    call.answer({"checks": [asdict(check) for check in checks], "machine": machine})
     wrong = [check.name for check in checks if not check.passed]
     if wrong:
         hint = "if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygpt.cli.failures import Signals
+from tinygpt.ui import say_json
 
 if TYPE_CHECKING:
     from tinygpt.config import LoadedConfig
@@ -75,6 +76,12 @@ class Call:
         several = first == "train" and processes != "1"
         caller = f"torchrun --nproc-per-node {processes} -m tinygpt" if several else program()
         return " ".join(filter(None, [caller, words, *missing]))
+
+    def answer(self, value: object) -> bool:
+        """Print what `--json` asks for; whether it was asked for."""
+        if self.options.json:
+            say_json(value)
+        return self.options.json
 
     def store(self) -> "Store":
         """The store that this command line means."""

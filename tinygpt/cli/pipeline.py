@@ -65,7 +65,7 @@ def train(
     if resume and fresh:
         raise UsageError("`--resume` and `--fresh` contradict each other", hint="give one of them")
     call.flags["train.init_from"] = ("--from", from_)
-    session = Session(call, limits={"max_seconds": max_minutes and max_minutes * 60, "stop_at_step": stop_at_step})
+    session = Session(call, max_seconds=max_minutes and max_minutes * 60, stop_at_step=stop_at_step)
     inputs = session.inputs("train")
     done = None if call.options.force else session.plan("train")["train"].artifact
     if done is None:
@@ -83,8 +83,7 @@ def evaluate(call: Call, *, model: Model = None) -> None:
     session = Session(call)
     inputs = session.inputs_around("eval", session.trained(model), model)
     outcome = session.make("eval", inputs, force=call.options.force)
-    if call.options.json:
-        ui.say_json(outcome.artifact.read_json("eval.json"))
+    call.answer(outcome.artifact.read_json("eval.json"))
     session.next(f"sample{of_model(model)}", f"plot{of_model(model)}")
 
 

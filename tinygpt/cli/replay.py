@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from tinygpt import ui
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import MissingArtifactError, UsageError
 
@@ -47,5 +46,4 @@ def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     finally:
         session.report.close()
     session.report.note(f"the same to the bit at step {', '.join(map(str, sorted(stored)))}; SHA-256 of the last: {sha256}")
-    if call.options.json:
-        ui.say_json({"run": made.key, "steps": sorted(stored), "sha256": sha256})
+    call.answer({"run": made.key, "steps": sorted(stored), "sha256": sha256})

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why.")]
-SAMPLE_DEFAULTS = {"top_p": 0.9, "seed": 1337}  # so that a first story is a good one, and the same for everybody
+SAMPLE_DEFAULTS: dict[str, object] = {
+    "top_p": 0.9,
+    "seed": 1337,
+}  # so that a first story is a good one, and the same for everybody
 EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
 
 
@@ -31,12 +34,9 @@ def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
     if last not in STAGES:
         raise UsageError(f"`{last}` is not a stage", hint=did_you_mean(last, STAGES, f"the stages are {', '.join(STAGES)}"))
     session = Session(call, reads_source=not dry_run, renews_source=call.options.force and until in (None, "corpus"))
-    unsaid = {
-        f"sample.{key}": (f"--{key.replace('_', '-')}", value)
-        for key, value in SAMPLE_DEFAULTS.items()
-        if getattr(session.config.sample, key) is None and session.loaded.origins[f"sample.{key}"] != "--set"
-    }
-    session.reload(unsaid)
+    sampling, origins = session.config.sample, session.loaded.origins
+    unset = [key for key in SAMPLE_DEFAULTS if getattr(sampling, key) is None and origins[f"sample.{key}"] != "--set"]
+    session.reload({f"sample.{key}": ("`run`", SAMPLE_DEFAULTS[key]) for key in unset})
     if dry_run:
         _show_plan(session, last)
         return
@@ -56,9 +56,7 @@ def _show_plan(session: "Session", until: str) -> None:
         if planned.artifact is None and planned.key and (steps := session.store.checkpoints(name, planned.key).steps()):
             why = f"an unfinished run continues at step {steps[-1]:,}"
         said[name] = {"cached": planned.artifact is not None, "id": planned.artifact and planned.artifact.id, "why": why}
-    if session.call.options.json:
-        ui.say_json(said)
-    else:
+    if not session.call.answer(said):
         rows = [(name, f"{row['id'] or 'run'}  {row['why']}") for name, row in said.items()]
         ui.say_product(ui.table(f"plan for `{session.store.root}`", rows, ui.columns(sys.stdout)))
 

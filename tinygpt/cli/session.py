@@ -5,7 +5,6 @@ import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
@@ -14,18 +13,15 @@ from pathlib import Path
 from tinygpt.cli import ranks
 from tinygpt.cli.artifacts import record
 from tinygpt.cli.options import Call
-from tinygpt.config import Config, HubSource, LoadedConfig, parse_source
+from tinygpt.config import Config, HubSource, parse_source
 from tinygpt.errors import CorruptArtifactError, InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
 from tinygpt.report import Report, duration
-from tinygpt.store import Artifact, Out, Store
-from tinygpt.ui import Screen, escape_json, number, say_json, say_product
-
-Inputs = Mapping[str, Artifact]
+from tinygpt.store import Artifact, Inputs, Out, Store
+from tinygpt.ui import Screen, escape_json, number, say_product
 
 
-@dataclass
 class Session:
     """What a pipeline command works with.
 
@@ -36,21 +32,14 @@ class Session:
         limits: what ends training early, as stages.train.Limits has it.
     """
 
-    call: Call
-    stream: bool = False
-    reads_source: bool = False
-    renews_source: bool = False
-    limits: Mapping[str, float | None] = field(default_factory=dict)
-    loaded: LoadedConfig = field(init=False)
-    store: Store = field(init=False)
-    report: Screen = field(init=False)
-
-    def __post_init__(self) -> None:
-        options = self.call.options
-        self.loaded = self.call.load_config()
-        ranks.check(self.call.arguments[0], self.config.train)
-        self.store = self.call.store()
-        self.report = Screen(self.config.runtime.progress, quiet=options.quiet, stream=self.stream, rephrase=self.call.rephrase)
+    def __init__(
+        self, call: Call, *, stream: bool = False, reads_source: bool = False, renews_source: bool = False, **limits: float | None
+    ) -> None:
+        self.call, self.reads_source, self.renews_source, self.limits = call, reads_source, renews_source, limits
+        self.loaded = call.load_config()
+        ranks.check(call.arguments[0], self.config.train)
+        self.store = call.store()
+        self.report = Screen(self.config.runtime.progress, quiet=call.options.quiet, stream=stream, rephrase=call.rephrase)
         for note in self.loaded.notes:
             self.report.note(note)
 
@@ -149,8 +138,7 @@ class Session:
 
     def finish(self, outcome: Outcome, *following: str) -> None:
         """End a command: its artifact as the one JSON object of `--json`, and the commands to type now."""
-        if self.call.options.json:
-            say_json({**record(outcome.artifact), "cached": outcome.cached})
+        self.call.answer({**record(outcome.artifact), "cached": outcome.cached})
         self.next(*following)
 
     def next(self, *commands: str) -> None:
@@ -290,7 +278,5 @@ def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
         session.report.note("nothing to resume: this run starts")
         return
     changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
-    raise UsageError(
-        f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}",
-        hint="give that run's configuration, or start this one with `tinygpt train`",
-    )
+    wrong = f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}"
+    raise UsageError(wrong, hint="give that run's configuration, or start this one with `tinygpt train`")
