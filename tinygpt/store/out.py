@@ -122,10 +122,8 @@ class Checkpoints:
         Args:
             step: the optimizer step it was taken after.
             parts: file name -> bytes.
-            keep: how many of the newest stay, at least 1.
+            keep: how many of the newest stay, at least 1 (`runtime.keep_checkpoints` is).
         """
-        if keep < 1:
-            raise ValueError(f"keep = {keep} would remove the checkpoint just saved")
         self._begin()
         final = self._place(step)
         fresh = NewFolder(self.folder / f".new.{secrets.token_hex(6)}")
