@@ -9,10 +9,9 @@ import json
 import sys
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -35,8 +34,7 @@ CONTENDERS = {**PEERS, "tinygpt": "tinygpt"}
 Step = Callable[[], float]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One setting under which all contenders are measured.
 
     Args:

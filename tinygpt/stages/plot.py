@@ -120,11 +120,12 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
     """The numbers behind the pictures: every table with its name, its first row the names of the columns."""
     looks, worth = findings.looks, findings.worth
-    heads: list[tuple[object, ...]] = [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction")]
-    for look in looks:
-        scores = vars(look.scores).values()
-        heads += [(look.step, *head, *(score[head] for score in scores)) for head in np.ndindex(look.maps.shape[:2])]
-    yield "attention_heatmaps/heads", heads
+    seen = ((look, head) for look in looks for head in np.ndindex(look.maps.shape[:2]))
+    heads = [(look.step, *head, *(score[head] for score in vars(look.scores).values())) for look, head in seen]
+    yield (
+        "attention_heatmaps/heads",
+        [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction"), *heads],
+    )
     if worth:
         costs = [(*head, change, worth.standard_error[head]) for head, change in np.ndenumerate(worth.change)]
         yield "attention_heatmaps/heads_ablated", [("layer", "head", "loss_change", "standard_error"), *costs]

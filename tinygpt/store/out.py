@@ -33,11 +33,7 @@ class NewFolder:
         self.folder = folder
         self.files: dict[str, FileRecord] = {}
         self._folders = [folder]
-        try:
-            files.make_folder(folder)
-        except StorageError:
-            self.discard()
-            raise
+        files.make_folder(folder)
 
     def bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file, durable on return."""
