@@ -51,12 +51,6 @@ def test_a_damaged_newest_is_skipped_and_found(tmp_path: Path, name: str) -> Non
     assert [fault.culprit for fault in faults] == [run.folder / "checkpoint/step-00000002"]
 
 
-@pytest.mark.parametrize("keep", [0, -1])
-def test_keeping_none_is_refused(tmp_path: Path, keep: int) -> None:
-    with pytest.raises(ValueError, match="keep"):
-        save(checkpoints(tmp_path), 1, keep=keep)
-
-
 @pytest.mark.parametrize("rotations", [3, pytest.param(30, marks=pytest.mark.proof)])
 def test_killed_anywhere_in_the_rotation_there_is_a_whole_checkpoint(tmp_path: Path, rotations: int) -> None:
     def rotate(root: Path, saved: list[int]) -> None:

@@ -9,8 +9,7 @@ import math
 import time
 import timeit
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,7 @@ EVALUATIONS, TRIAL_STEPS = 24, 20
 RECIPES = ("reference", "nanogpt", "laptop")
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(NamedTuple):
     """What every recipe learns from and is judged on."""
 
     tokenizer: Tokenizer
@@ -111,10 +109,7 @@ def learn(name: str, data: Data, budget: float, report: Report) -> dict[str, Any
         if spent >= budget * (len(curve) + 1) / EVALUATIONS or state.step == train.max_steps:
             loss = mean_loss(state.model, data.validation)
             curve.append({"seconds": round(spent, 1), "step": state.step, "perplexity": math.exp(loss)})
-    return {
-        "seconds_to_ppl_25": next((point["seconds"] for point in curve if point["perplexity"] <= 25), None),
-        "ppl_at_end": curve[-1]["perplexity"],
-        "bits_per_byte_at_end": math.log2(curve[-1]["perplexity"]) / data.bytes_per_token,
-        "curve": curve,
-        "precision": precision,
-    }
+    passed = next((point["seconds"] for point in curve if point["perplexity"] <= 25), None)
+    end = curve[-1]["perplexity"]
+    result = {"seconds_to_ppl_25": passed, "ppl_at_end": end, "bits_per_byte_at_end": math.log2(end) / data.bytes_per_token}
+    return {**result, "curve": curve, "precision": precision}

@@ -9,10 +9,9 @@ import json
 import sys
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -29,17 +28,13 @@ from tinygpt.lm.precision import choose_precision
 from tinygpt.lm.training import TrainState, train_step
 
 BATCH, VOCAB = 16, 8_000
-CONTENDERS = {
-    "hf_fp32": "Hugging Face GPT2LMHeadModel, fp32",
-    "hf_bf16": "Hugging Face GPT2LMHeadModel, bf16 autocast",
-    "plain": "the same model as a textbook PyTorch loop",
-    "tinygpt": "tinygpt",
-}
+_HF = "Hugging Face GPT2LMHeadModel"
+PEERS = {"hf_fp32": f"{_HF}, fp32", "hf_bf16": f"{_HF}, bf16 autocast", "plain": "the same model as a textbook PyTorch loop"}
+CONTENDERS = {**PEERS, "tinygpt": "tinygpt"}
 Step = Callable[[], float]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One setting under which all contenders are measured.
 
     Args:
@@ -75,16 +70,11 @@ def measure_block(block: Block, rounds: int) -> dict[str, Any]:
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
     precision = choose_precision("auto", torch.device("cpu")).name
-    return {
-        "tokens_per_second": rates["tinygpt"],
-        **ratios(rates, [name for name in CONTENDERS if name != "tinygpt"]),
-        "matrix_rate_share": flops * rates["tinygpt"] / matrix_rate(precision),
-        "tokens_per_second_all": rates,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "versions": versions("tinygpt", "torch", "transformers"),
-    }
+    share = flops * rates["tinygpt"] / matrix_rate(precision)
+    measured = {"tokens_per_second": rates["tinygpt"], "tokens_per_second_all": rates, "matrix_rate_share": share}
+    machine = {"threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    used = {"precision": precision, "versions": versions("tinygpt", "torch", "transformers")}
+    return {**measured, **ratios(rates, PEERS), **machine, **used}
 
 
 def matrix_rate(precision: str) -> float:

@@ -8,9 +8,8 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 VERSION = 1
 """Raised whenever a seed's stories change: it stands in the corpus key."""
@@ -27,8 +26,7 @@ _SHE = ("she", "her", "her", "She", "Her")
 _CHOICE = re.compile(r"<([^<>]*)>")
 
 
-@dataclass(frozen=True)
-class Character:
+class Character(NamedTuple):
     """Someone in a story: a name, how a narrator introduces them, and their pronouns, also as a sentence starts with them."""
 
     name: str

@@ -10,9 +10,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from tinygpt.config.source import TEXT_SUFFIXES
 from tinygpt.errors import InputError
@@ -21,8 +20,7 @@ from tinygpt.hashing import hash_file, hash_json
 _FORMAT = re.compile(rf"({'|'.join(map(re.escape, TEXT_SUFFIXES))})(\.gz)?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class StoryFile:
+class StoryFile(NamedTuple):
     """A file of stories: where it is, how errors call it, how the fingerprint calls it."""
 
     path: Path

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from tinygpt.figures.style import Array, add_axes, drawable
-from tinygpt.lm.analysis import HeadWorth
+from tinygpt.figures.style import add_axes, drawable
+from tinygpt.lm.analysis import Array, HeadWorth
 from tinygpt.lm.findings import Findings
 
 COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white

@@ -15,7 +15,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Format = Literal["png", "svg"]
 
 FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine

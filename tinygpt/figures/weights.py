@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinygpt.figures.style import BLUE, GREY, Array, layer_lines, legend_below
-from tinygpt.lm.analysis import BLOCK_MATRICES, KINDS, Part, Spectrum
+from tinygpt.figures.style import BLUE, GREY, layer_lines, legend_below
+from tinygpt.lm.analysis import BLOCK_MATRICES, KINDS, Array, Part, Spectrum
 
 BINS = 81
 MEASURES = {"spectral_norm": "spectral norm", "stable_rank": "stable rank"}

@@ -97,8 +97,7 @@ def prefix_matching(maps: Array, token_ids: Sequence[int]) -> Array:
     The mean is over tokens that occurred before; 0 where none did.
     """
     ids = np.asarray(token_ids)
-    follows = np.zeros((len(ids), len(ids)), bool)
-    follows[:, 1:] = ids[:, None] == ids[None, :-1]  # column j holds what followed an occurrence of row's token at j - 1
+    follows = np.pad(ids[:, None] == ids[:-1], ((0, 0), (1, 0)))  # column j: whether it followed the row's token, at j - 1
     follows = np.tril(follows)  # an occurrence is earlier if what followed it is not in the future
     repeats = follows.any(-1)
     return _mean_or_zero((maps * follows).sum(-1)[..., repeats])

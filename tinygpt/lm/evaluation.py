@@ -131,9 +131,7 @@ def _spans(model: GPT, tokens: Tokens) -> list[tuple[int, int, int]]:
         raise InputError(f"{len(tokens)} tokens cannot be judged: the first token is never predicted", hint="give a longer text")
     full = predicted // length * length
     spans = [(start, min(start + WINDOWS * length, full), length) for start in range(0, full, WINDOWS * length)]
-    if full < predicted:
-        spans.append((full, predicted, predicted - full))
-    return spans
+    return [*spans, (full, predicted, predicted - full)] if full < predicted else spans
 
 
 def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:

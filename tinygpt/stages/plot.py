@@ -120,11 +120,12 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
     """The numbers behind the pictures: every table with its name, its first row the names of the columns."""
     looks, worth = findings.looks, findings.worth
-    heads: list[tuple[object, ...]] = [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction")]
-    for look in looks:
-        scores = vars(look.scores).values()
-        heads += [(look.step, *head, *(score[head] for score in scores)) for head in np.ndindex(look.maps.shape[:2])]
-    yield "attention_heatmaps/heads", heads
+    seen = ((look, head) for look in looks for head in np.ndindex(look.maps.shape[:2]))
+    heads = [(look.step, *head, *(score[head] for score in vars(look.scores).values())) for look, head in seen]
+    yield (
+        "attention_heatmaps/heads",
+        [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction"), *heads],
+    )
     if worth:
         costs = [(*head, change, worth.standard_error[head]) for head, change in np.ndenumerate(worth.change)]
         yield "attention_heatmaps/heads_ablated", [("layer", "head", "loss_change", "standard_error"), *costs]
@@ -132,18 +133,16 @@ def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]
     yield "attention_heatmaps/token_losses", [("step", "position", "token", "loss_nats"), *tokens]
     norms = [(look.step, *part, s.spectral_norm, s.stable_rank) for look in looks for part, s in look.spectra.items()]
     yield "weight_distributions/matrices", [("step", "layer", "matrix", "spectral_norm", "stable_rank"), *norms]
-    values: list[tuple[object, ...]] = [("layer", "matrix", "index", "trained", "initial")]
-    for part, spectrum in findings.final.spectra.items():
-        pairs = zip(spectrum.values, looks[0].spectra[part].values, strict=True)
-        values += [(*part, index, *pair) for index, pair in enumerate(pairs)]
-    yield "weight_distributions/singular_values", values
+    both = {part: zip(s.values, looks[0].spectra[part].values, strict=True) for part, s in findings.final.spectra.items()}
+    values = [(*part, index, *pair) for part, pairs in both.items() for index, pair in enumerate(pairs)]
+    yield "weight_distributions/singular_values", [("layer", "matrix", "index", "trained", "initial"), *values]
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> bytes:
     """Rows as CSV; floats with six digits, nothing for None."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    spelled = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(spelled)
     return text.getvalue().encode("utf-8")
 
 
@@ -155,11 +154,9 @@ def summary(findings: Findings, pictures: int) -> list[list[str]]:
         layer, head = np.unravel_index(values.argmax(), values.shape)
         return f"layer {layer}, head {head}"
 
-    rows = [
-        ["text", f"{len(findings.labels)} token{'s' if len(findings.labels) > 1 else ''}"],
-        ["strongest induction", f"{most(scores.induction)}: {scores.induction.max():.2f}"],
-        ["strongest previous token", f"{most(scores.previous_token)}: {scores.previous_token.max():.2f}"],
-    ]
+    rows = [["text", f"{len(findings.labels)} token{'s' if len(findings.labels) > 1 else ''}"]]
+    strongest = {"induction": scores.induction, "previous token": scores.previous_token}
+    rows += [[f"strongest {name}", f"{most(score)}: {score.max():.2f}"] for name, score in strongest.items()]
     if worth is not None:
         change = f"{worth.change.max():+z.4f} nats per token without it, on {worth.tokens:,} validation tokens"
         rows.append(["dearest head", f"{most(worth.change)}: {change}"])

@@ -54,10 +54,9 @@ class DamageError(CorruptArtifactError):
 
     def __init__(self, folder: Path, file: str, kind: str, what: str) -> None:
         stage = folder.parent.name
+        hint = f"rebuild it with `tinygpt run --until {stage} --force`"
         if stage == CHECKPOINT:
             hint = "`tinygpt train --resume` continues from the newest checkpoint that is whole"
-        else:
-            hint = f"rebuild it with `tinygpt run --until {stage} --force`"
         super().__init__(f"artifact `{stage}/{folder.name}` is damaged: `{file}` {what}", hint=hint)
         self.kind = kind
 
@@ -112,15 +111,12 @@ class Manifest(BaseModel):
         """Read a manifest, trusting nothing.
 
         Raises:
-            ValueError: it is not exactly what `to_bytes` writes.
+            ValueError, RecursionError: it is not exactly what `to_bytes` writes.
         """
-        try:
-            manifest = cls.model_validate(json.loads(data))
-            if manifest.to_bytes() == data:
-                return manifest
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
-        raise ValueError("differs from its own hash")
+        manifest = cls.model_validate(json.loads(data))
+        if manifest.to_bytes() != data:
+            raise ValueError("differs from its own hash")
+        return manifest
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ class Artifact:
             data = stream.read(MAX_MANIFEST_BYTES)
         try:
             manifest = Manifest.from_bytes(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamageError(folder, MANIFEST, "changed", "is not as this tinygpt writes it") from error
         at_home = root is None or manifest.place == (folder.parent.name, folder.name)
         if not (at_home and manifest.key.startswith(key)):

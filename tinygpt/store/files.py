@@ -13,9 +13,8 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -37,8 +36,7 @@ class FileRecord(TypedDict):
     bytes: int
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One change of the disk, as a hook sees it just before it happens."""
 
     kind: Kind

@@ -33,11 +33,7 @@ class NewFolder:
         self.folder = folder
         self.files: dict[str, FileRecord] = {}
         self._folders = [folder]
-        try:
-            files.make_folder(folder)
-        except StorageError:
-            self.discard()
-            raise
+        files.make_folder(folder)
 
     def bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file, durable on return."""
@@ -122,10 +118,8 @@ class Checkpoints:
         Args:
             step: the optimizer step it was taken after.
             parts: file name -> bytes.
-            keep: how many of the newest stay, at least 1.
+            keep: how many of the newest stay, at least 1 (`runtime.keep_checkpoints` is).
         """
-        if keep < 1:
-            raise ValueError(f"keep = {keep} would remove the checkpoint just saved")
         self._begin()
         final = self._place(step)
         fresh = NewFolder(self.folder / f".new.{secrets.token_hex(6)}")

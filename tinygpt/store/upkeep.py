@@ -6,8 +6,8 @@ Every file of every artifact and checkpoint is hashed, and the search goes on af
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files, locks
@@ -20,8 +20,7 @@ from tinygpt.store.store import Store, say_nothing
 PRECIOUS = "train"  # hours of work: models go only where somebody removes them
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One thing that is not as it was written.
 
     Args:
