@@ -124,7 +124,7 @@ def _tell(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
         session.report.note(f"seed {drawn} (repeat with --seed {drawn})")
     options = session.call.options
     outcome = session.make("sample", inputs, force=options.force)
-    if not (options.json and xray) and (outcome.cached or not session.stream):
+    if not (options.json and xray) and (outcome.cached or not session.report.stream):
         print_samples(outcome.artifact, as_json=options.json)
     if xray:
         from tinygpt.stages.sample import look_into
