@@ -44,8 +44,7 @@ def ls(call: Call, *, stage: Stage = None) -> None:
         ui.say_product(f"{artifact.stage:13}  {artifact.id}  {created}  {ui.size(artifact.size):>8}{pinned}")
     for run in store.unfinished():
         ui.say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
-    total = ui.size(sum(artifact.size for artifact in found))
-    ui.say_note(f"{ui.count(len(found), 'artifact')}, {total} in `{store.root}`")
+    ui.say_note(f"{ui.count(len(found), 'artifact')}, {ui.size(sum(artifact.size for artifact in found))} in `{store.root}`")
 
 
 @app.command()

@@ -25,11 +25,9 @@ def bench_train(call: Call, *, threads: Threads = None, rounds: Rounds = 7) -> N
     for name in train.BLOCKS:
         block = report[name] if name else report
         rows = _rates(block["tokens_per_second_all"], train.CONTENDERS)
-        rows += [
-            ("share", f"{block['matrix_rate_share']:.2f} of the {block['precision']} matrix rate"),
-            ("peak memory", ", ".join(f"{peer} {mib:,.0f} MiB" for peer, mib in block["peak_rss_mib"].items())),
-            *_conditions(block, block["cpu_capability"]),
-        ]
+        rows.append(("share", f"{block['matrix_rate_share']:.2f} of the {block['precision']} matrix rate"))
+        rows.append(("peak memory", ", ".join(f"{peer} {mib:,.0f} MiB" for peer, mib in block["peak_rss_mib"].items())))
+        rows += _conditions(block, block["cpu_capability"])
         ui.say_note(ui.table(name or "dropout 0", rows))
 
 
@@ -75,10 +73,8 @@ def bench_learn(
 
 
 def _rates(rates: dict[str, float], contenders: dict[str, str]) -> list[tuple[str, str]]:
-    return [
-        (label, f"{ui.number(rates[name])} tokens/s  {rates['tinygpt'] / rates[name]:.2f} x" if name in rates else "not measured")
-        for name, label in contenders.items()
-    ]
+    said = {name: f"{ui.number(rate)} tokens/s  {rates['tinygpt'] / rate:.2f} x" for name, rate in rates.items()}
+    return [(label, said.get(name, "not measured")) for name, label in contenders.items()]
 
 
 def _conditions(report: dict[str, Any], *more: str) -> list[tuple[str, str]]:

@@ -72,9 +72,8 @@ class Call:
             pairs.append(("--store", options.store))
         given = [(flag, str(value)) for flag, value in pairs if value]
         missing = [f"{flag} {shlex.quote(value)}" for flag, value in given if not (flag in words and value in words)]
-        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        several = first == "train" and processes != "1"
-        caller = f"torchrun --nproc-per-node {processes} -m tinygpt" if several else program()
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if first == "train" else "1"
+        caller = program() if processes == "1" else f"torchrun --nproc-per-node {processes} -m tinygpt"
         return " ".join(filter(None, [caller, words, *missing]))
 
     def answer(self, value: object) -> bool:
@@ -113,10 +112,8 @@ def with_options(*names: str, keys: Sequence[str] = ()) -> Callable[[Callable[..
     common = [fields[name] for name in names or fields]
     by_flag = {key.partition(".")[2]: key for key in keys}
     kind = inspect.Parameter.KEYWORD_ONLY
-    setting = [
-        inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, typer.Option(metavar="VALUE", help=key)])
-        for name, key in by_flag.items()
-    ]
+    texts = {name: Annotated[str | None, typer.Option(metavar="VALUE", help=key)] for name, key in by_flag.items()}
+    setting = [inspect.Parameter(name, kind, default=None, annotation=text) for name, text in texts.items()]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = [parameter for name, parameter in inspect.signature(function, eval_str=True).parameters.items() if name != "call"]

@@ -63,7 +63,7 @@ def _show_plan(session: "Session", until: str) -> None:
 
 def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
     """The story, what training changed, the pictures, and what to type now."""
-    from tinygpt.cli.session import evaluations, pictures, print_samples, put_latest, stories
+    from tinygpt.cli.session import evaluations, pictures, put_latest, stories
 
     before = after = None
     if "eval" in made:
@@ -71,23 +71,19 @@ def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
         after = judged["perplexity"]
         before = judged["baselines"].get("untrained", {"perplexity": evaluations(made["train"].artifact)[0]})["perplexity"]
     plot = made["plot"].artifact if "plot" in made else None
-    if session.call.options.json:
-        ui.say_json({
-            "stages": [{**record(outcome.artifact), "cached": outcome.cached} for outcome in made.values()],
-            "stories": stories(made["sample"].artifact) if "sample" in made else [],
-            "perplexity": {"before": before, "after": after},
-            "pictures": [str(plot.path(name)) for name in pictures(plot)] if plot else [],
-        })  # fmt: skip
-    elif "sample" in made:
-        print_samples(made["sample"].artifact, as_json=False)
+    drawn = [str(plot.path(name)) for name in pictures(plot)] if plot else []
+    told = stories(made["sample"].artifact) if "sample" in made else []
+    stages = [{**record(outcome.artifact), "cached": outcome.cached} for outcome in made.values()]
+    perplexity = {"before": before, "after": after}
+    if not session.call.answer({"stages": stages, "stories": told, "perplexity": perplexity, "pictures": drawn}) and told:
+        ui.say_product("\n\n".join(told))
     if after is not None:
         session.report.note(f"perplexity {before:,.0f} before training, {after:,.2f} after")
     if plot is None:
         later = {"train": ["eval", EXAMPLE], "eval": [EXAMPLE], "sample": ["plot"]}
-        last = list(made)[-1]
-        session.next(*later.get(last, ["run"]))
+        session.next(*later.get(list(made)[-1], ["run"]))
         return
     put_latest(session.store, plot, made["sample"].artifact)
-    for name in pictures(plot):
-        session.report.note(str(plot.path(name)))
+    for path in drawn:
+        session.report.note(path)
     session.next(EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt")

@@ -101,8 +101,7 @@ def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[s
     It does not depend on `--config` and `--preset`: recipes tried in one place share one store.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    named = flag or environ.get("TINYGPT_STORE")
-    if named:
+    if named := flag or environ.get("TINYGPT_STORE"):
         return cwd / Path(named).expanduser()
     found = find_config(cwd)
     return (found.parent if found else cwd) / "artifacts"

@@ -33,24 +33,19 @@ def render(config: Config, language: str, origins: Mapping[str, str] | None = No
         return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
     header, line, none = _FORMS[language]
     indent = line[: len(line) - len(line.lstrip())]
-    lines = [] if origins else [_HEAD]
+    blocks = [] if origins else [_HEAD]
     for table, fields in TABLES.items():
-        lines.append("" if not lines else "\n")
-        if not origins:
-            lines.append(f"# {(fields.__doc__ or '').splitlines()[0]}\n")
-        lines.append(header.format(table) + "\n")
+        lines = [header.format(table)] if origins else [f"# {(fields.__doc__ or '').splitlines()[0]}", header.format(table)]
         for key, value in getattr(config, table):
-            name = f"{table}.{key}"
-            field = FIELDS[name]
-            setting = line.format(key, spell(value, none=none))
+            name, setting = f"{table}.{key}", line.format(key, spell(value, none=none))
             if origins:
-                setting += f"  # {spell(origins[name])[1:-1]}"
+                lines.append(f"{setting}  # {spell(origins[name])[1:-1]}")
             else:
-                meaning = f"{field.description} ({requirement(name)}; default {spell(field.default, none=none)})"
-                comment = textwrap.wrap(meaning, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-                setting = "\n".join([*comment, setting])
-            lines.append(setting + "\n")
-    return "".join(lines)
+                meaning = f"{FIELDS[name].description} ({requirement(name)}; default {spell(FIELDS[name].default, none=none)})"
+                lines += textwrap.wrap(meaning, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+                lines.append(setting)
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
 
 
 def render_init(preset: str, source: str | None = None, *, cwd: Path | None = None) -> str:

@@ -39,10 +39,6 @@ def costs(model: ModelConfig, train: TrainConfig, vocab_size: int) -> Costs:
     parameters = embeddings + block_matrices + block_vectors
     attention = 6 * L * C * T  # two products over T / 2 earlier positions on average, forward and twice that backward
     kept_per_token = 4 * (L * (14 * C + 3 * F) + 4 * C)  # what the backward pass needs, fp32
-    return Costs(
-        embedding_parameters=embeddings,
-        block_parameters=block_matrices + block_vectors,
-        flops_per_token=6 * (block_matrices + head) + attention,
-        tokens_per_step=train.batch_size * train.grad_accum_steps * T,
-        memory_bytes=4 * 4 * parameters + train.batch_size * T * kept_per_token,
-    )
+    flops = 6 * (block_matrices + head) + attention
+    memory = 4 * 4 * parameters + train.batch_size * T * kept_per_token
+    return Costs(embeddings, block_matrices + block_vectors, flops, train.batch_size * train.grad_accum_steps * T, memory)

@@ -83,16 +83,12 @@ def load_optimizer_tensors(model: GPT, optimizers: list[Optimizer], tensors: Map
     Raises:
         ValueError: a parameter has no state in `tensors`, or one of another shape.
     """
-    by_parameter: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        parameter_name, _, key = name.partition("/")
-        by_parameter.setdefault(parameter_name, {})[key] = tensor
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: f"{name}/" for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                state = by_parameter.get(names[parameter])
-                if not state or any(t.dim() and t.shape != parameter.shape for t in state.values()):
-                    raise ValueError(f"no optimizer state that fits `{names[parameter]}`")
-                # Adam's step counter stays where fused AdamW keeps it, too: beside the parameter, in fp32
-                optimizer.state[parameter] = {key: tensor.to(parameter.device, torch.float32) for key, tensor in state.items()}
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            name = names[parameter]
+            state = {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.startswith(name)}
+            if not state or any(t.dim() and t.shape != parameter.shape for t in state.values()):
+                raise ValueError(f"no optimizer state that fits `{name[:-1]}`")
+            # Adam's step counter stays where fused AdamW keeps it, too: beside the parameter, in fp32
+            optimizer.state[parameter] = {key: tensor.to(parameter.device, torch.float32) for key, tensor in state.items()}

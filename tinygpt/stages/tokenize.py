@@ -65,10 +65,7 @@ def describe(tokenizer: Tokenizer, counts: NDArray[np.int64], seen: Counter[str]
     facts |= {name: round(rate, 4) for name, rate in rates.items()}
     out.json("report.json", facts | {"train": {**seen, "tokens": tokens}})
     short = f" of {config.vocab_size:,} asked for; no other pair occurs {config.min_frequency} times"
-    rows = [
-        ["entries", f"{V:,}{short if V < config.vocab_size else ''}"],
-        *([name.replace("_", " "), f"{rate:.2f}"] for name, rate in rates.items()),
-        ["unused entries", f"{unused:,}"],
-        ["longest entries", " ".join(map(repr, longest[:5]))],
-    ]
+    rows = [["entries", f"{V:,}{short if V < config.vocab_size else ''}"]]
+    rows += [[name.replace("_", " "), f"{rate:.2f}"] for name, rate in rates.items()]
+    rows += [["unused entries", f"{unused:,}"], ["longest entries", " ".join(map(repr, longest[:5]))]]
     out.json("summary.json", {"rows": rows})

@@ -111,8 +111,7 @@ def measured_seconds_per_step(session: Run, micro_batches: int = 3) -> float:
     """Time of a step on this machine, from a few micro-batches on a throw-away copy (the first one only warms up)."""
     accumulation = session.config.train.grad_accum_steps
     config = session.config.train.model_copy(update={"grad_accum_steps": 1})
-    model = copy.deepcopy(session.state.model)
-    state = TrainState.start(model, config, session.precision.name)
+    state = TrainState.start(copy.deepcopy(session.state.model), config, session.precision.name)
     for count in range(micro_batches):
         if count == 1:
             started = time.monotonic()

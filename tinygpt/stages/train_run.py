@@ -64,7 +64,9 @@ class Run:
         device = choose_device(config.runtime.device)
         if config.runtime.threads:
             torch.set_num_threads(config.runtime.threads)
-        self.precision = self._precision(device)
+        self.precision = choose_precision(config.train.precision, device)
+        if checkpoint is not None:
+            self.precision = Precision(checkpoint.read_json("config.json")["precision"], "chosen when the run began")
         model = initialise(GPT(config.model, vocab_size), config.train.seed).to(device)
         self.state = TrainState.start(model, config.train, self.precision.name)
         self.progress = Progress(environment=environment(device, self.precision, ranks))
@@ -79,12 +81,6 @@ class Run:
             raise CorruptArtifactError("the processes found different checkpoints", "let all of them see the same store")
         self.state.ranks = ranks.training(model)
         self.snapshot_steps = set(snapshot_steps(config.train.max_steps, config.train.snapshots))
-
-    def _precision(self, device: torch.device) -> Precision:
-        """The rule's choice at step 0; what was chosen then when a run continues."""
-        if self.checkpoint is None:
-            return choose_precision(self.config.train.precision, device)
-        return Precision(self.checkpoint.read_json("config.json")["precision"], "chosen when the run began")
 
     def _load_tensors(self, artifact: Artifact) -> None:
         weights.load_into(weights.model_tensors(self.state.model), weights.read_arrays(artifact.read("model.safetensors")))
@@ -123,15 +119,13 @@ class Run:
         """In nats per token; each rank computes a part of it."""
         return evaluation.mean_loss(self.state.model, self.validation, self.state.ranks)
 
-    def evaluate(self) -> float:
+    def evaluate(self) -> None:
         """Measure the validation loss, tell a story, keep the best weights."""
         loss = self.validation_loss()
         if best := loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step = loss, self.state.step
             self.best = self.model_bytes()
-        step, perplexity = self.state.step, math.exp(loss)
-        self._write("eval", step, val_loss=loss, val_perplexity=perplexity, best=best, story=self._story())
-        return loss
+        self._write("eval", self.state.step, val_loss=loss, val_perplexity=math.exp(loss), best=best, story=self._story())
 
     def _story(self) -> str:
         """What the model makes of the fixed prompt now; greedy choices would loop, so it samples, from the run's own seed."""
@@ -206,14 +200,10 @@ class Run:
 
 def environment(device: torch.device, precision: Precision, ranks: Ranks) -> dict[str, str]:
     """What the last bits of a step depend on, beside its inputs."""
-    return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "threads": str(torch.get_num_threads()),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "precision": precision.name,
-        "ranks": str(ranks.count),
-    }
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    threads, capability = str(torch.get_num_threads()), torch.backends.cpu.get_cpu_capability()
+    machine = {"torch": torch.__version__, "device": name, "threads": threads, "cpu_capability": capability}
+    return machine | {"precision": precision.name, "ranks": str(ranks.count)}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
