@@ -531,6 +531,14 @@ def test_training_goes_on_from_a_finished_model(here):
     assert "cached" in here("train", "--set", f"train.init_from={model}").err
 
 
+def test_a_model_is_not_trained_on_with_another_optimizer(here):
+    model = json.loads(here("train", "--json").out)["key"][:12]
+    refused = here("train", "--from", model, "--set", "train.optimizer=muon")
+    assert refused.code == 2
+    assert "muon cannot go on from the state of adamw" in refused.err
+    assert "--set train.optimizer=adamw" in refused.err
+
+
 def test_a_store_that_is_a_file_exits_8(tinygpt, tmp_path):
     (tmp_path / "tinygpt.toml").write_text(CONFIG)
     (tmp_path / "store").write_text("")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tinygpt.config import Config, SampleConfig
-from tinygpt.errors import CorruptArtifactError
+from tinygpt.errors import ConfigError, CorruptArtifactError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm import evaluation, weights
 from tinygpt.lm.dataset import Batches, read_tokens
@@ -74,6 +74,9 @@ class Run:
         self.changed: list[str] = []  # of the environment since the run was stopped
         self.best = b""
         if "init_from" in inputs:
+            was, here = inputs["init_from"].read_json("config.json")["train"]["optimizer"], config.train.optimizer
+            if was != here:
+                raise ConfigError(f"{here} cannot go on from the state of {was}", hint=f"use `--set train.optimizer={was}`")
             self._load_tensors(inputs["init_from"])
         if self.checkpoint is not None:
             self._resume(self.checkpoint)
