@@ -1,30 +1,28 @@
 """Where the heads look, drawn with what each of them is worth."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 
 from tinygpt.figures.style import add_axes, drawable
-from tinygpt.lm.analysis import Array, HeadWorth
+from tinygpt.lm.analysis import Array
 from tinygpt.lm.findings import Findings
 
 COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white
 SCALE = PowerNorm(0.5, 0, 1)  # a weight of a few percent is seen, and all heads share one scale
 TICKS = (0, 0.02, 0.1, 0.25, 0.5, 1)
-NAMED_HEADS = 40  # more bars than this have no room for their names
 
 
 def head_maps(findings: Findings) -> Iterator[tuple[int, int, Figure]]:
     """A picture of each head as (layer, head, figure). The figure is one object, redrawn each time: use it before the next."""
-    maps, worth = findings.final.maps, findings.worth
+    maps = findings.final.maps
     size = max(3.6, 0.16 * len(findings.labels))  # inches of the map: room for a label at each token
-    left, bottom, strip = 1.2, 1.75, 2.3 if worth else 0.0
-    width, height = max(left + size + 0.25 + strip, 6.6), bottom + size + 0.85
+    left, bottom = 1.2, 1.75
+    width, height = max(left + size + 0.25, 6.6), bottom + size + 0.85
     figure = Figure(figsize=(width, height))
     axes = add_axes(figure, left, bottom, size, size)
     image = _draw_map(axes, maps[0, 0])
@@ -34,15 +32,12 @@ def head_maps(findings: Findings) -> Iterator[tuple[int, int, Figure]]:
     axes.tick_params(length=2, pad=2)
     axes.set(xlabel="looked at (key)", ylabel="looking (query)")
     _draw_scale(figure, image, left, size, "attention weight (a row sums to 1)")
-    bars = _draw_worth(add_axes(figure, left + size + 0.7, bottom, strip - 0.65, size), worth) if worth else {}
     title = figure.text(0.12 / width, 1 - 0.1 / height, "", va="top", fontsize=11, fontweight="bold")
     lines = figure.text(0.12 / width, 1 - 0.34 / height, "", va="top", fontsize=8, linespacing=1.5)
     for layer, head in np.ndindex(maps.shape[:2]):
         image.set_data(_causal(maps[layer, head]))
         title.set_text(f"layer {layer}, head {head}")
         lines.set_text(_describe(findings, layer, head))
-        for place, bar in bars.items():
-            bar.set_facecolor("black" if place == (layer, head) else "#b8b8b8")
         yield layer, head, figure
 
 
@@ -76,22 +71,6 @@ def _draw_map(axes: Axes, weights: Array) -> AxesImage:
 def _draw_scale(figure: Figure, image: AxesImage, left: float, width: float, label: str) -> None:
     scale = add_axes(figure, left, 0.5, width, 0.11)
     figure.colorbar(image, cax=scale, orientation="horizontal", label=label, ticks=TICKS, format="{x:g}")
-
-
-def _draw_worth(axes: Axes, worth: HeadWorth) -> Mapping[tuple[int, ...], Rectangle]:
-    """A bar for each head, the dearest on top; returned by (layer, head)."""
-    places = sorted(np.ndindex(worth.change.shape), key=lambda place: -worth.change[place])
-    bars = axes.barh(range(len(places)), [worth.change[place] for place in places], height=0.8)
-    names = [f"{layer}.{head}" for layer, head in places] if len(places) <= NAMED_HEADS else []
-    axes.set_yticks(range(len(names)), names, fontsize=7.5)
-    axes.set_ylim(len(places) - 0.4, -0.6)
-    axes.axvline(0, color="black", lw=0.7)
-    axes.grid(False, axis="y")
-    axes.locator_params(axis="x", nbins=3)
-    axes.tick_params(axis="x", labelsize=7.5)
-    axes.set_ylabel("layer.head" if names else "all heads", fontsize=8)
-    axes.set_xlabel("change of loss without it\n[nats/token]", fontsize=8)
-    return dict(zip(places, bars, strict=True))
 
 
 def overview(findings: Findings) -> Figure:
