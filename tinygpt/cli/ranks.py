@@ -1,5 +1,6 @@
 """`torchrun -m tinygpt train`: rank 0 plans, locks, writes and talks; the others read what is stored and compute their share."""
 
+import gc
 import json
 import os
 import signal
@@ -65,6 +66,9 @@ def joined(job: str | None = None) -> "Iterator[tuple[Ranks, str]]":
             torch.cuda.set_device(local)
         dist.init_process_group(store=store, rank=rank, world_size=processes)
         yield Ranks(rank, processes), store.get("job").decode()
+        # DistributedDataParallel is part of a reference cycle and holds the process group, whose threads, if they live on, want
+        # the interpreter's lock while it shuts down: now and then that aborts the process.
+        gc.collect()
         dist.destroy_process_group()
     except RuntimeError as error:
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):

@@ -33,7 +33,11 @@ class NewFolder:
         self.folder = folder
         self.files: dict[str, FileRecord] = {}
         self._folders = [folder]
-        files.make_folder(folder)
+        try:
+            files.make_folder(folder)
+        except StorageError:
+            self.discard()
+            raise
 
     def bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file, durable on return."""
