@@ -190,17 +190,9 @@ class Outcome:
 
 
 def execute(
-    stage: Stage,
-    config: Config,
-    inputs: Inputs,
-    *,
-    store: Store,
-    outside: Outside,
-    runner: Runner,
-    report: Report,
-    force: bool = False,
-    lock_timeout: float | None = None,
-) -> Outcome:
+    stage: Stage, config: Config, inputs: Inputs, *, store: Store, outside: Outside, runner: Runner, report: Report,
+    force: bool = False, lock_timeout: float | None = None,
+) -> Outcome:  # fmt: skip
     """The artifact of a stage: the cached one, or a new one made by `runner`.
 
     Args:

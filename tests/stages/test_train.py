@@ -124,9 +124,10 @@ def test_the_recorded_conditions_are_those_of_this_process(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "0.1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "none")
-    found = train_run.environment(torch.device("mps"), Precision("bf16", ""), Ranks(0, 3))
+    found = train_run.environment(torch.device("mps"), Precision("bf16", ""), Ranks(0, 3), "true")
     assert found == {
-        "torch": "0.1", "device": "mps", "threads": "7", "cpu_capability": "none", "precision": "bf16", "ranks": "3"
+        "torch": "0.1", "device": "mps", "threads": "7", "cpu_capability": "none", "precision": "bf16", "ranks": "3",
+        "compiled": "true",
     }  # fmt: skip
 
 

@@ -120,6 +120,8 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def repair(self) -> None:
+        gone = {(stage, key) for stage, key in self.pinned if not self.store.folder(stage, key).exists()}
+        self.pinned -= gone  # a pin that holds nothing is told as a fault, and a repair takes it away
         upkeep.repair(self.store, timeout=0)
         self.damaged = False
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
 from tinygpt.config import ModelConfig, SampleConfig, TokenizerConfig
 from tinygpt.hashing import Key, hash_json
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import NumpyDecoder
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
+from tinygpt.lm.torch_decoder import TorchDecoder
 from tinygpt.lm.weights import dump, model_tensors
 from tinygpt.store import Artifact, Store
 
@@ -79,7 +79,7 @@ def random_model() -> Any:
 
 def _tinygpt() -> Tell:
     weights = {name: tensor.numpy() for name, tensor in model_tensors(random_model()).items()}
-    decoder = Decoder(SHAPE, VOCAB, weights, max_sequences=max(NEW_TOKENS))
+    decoder = NumpyDecoder(SHAPE, VOCAB, weights, max_sequences=max(NEW_TOKENS))
 
     def tell(batch: int) -> None:
         how = SampleConfig(temperature=TEMPERATURE, top_p=TOP_P, max_new_tokens=NEW_TOKENS[batch], seed=0)
@@ -91,30 +91,16 @@ def _tinygpt() -> Tell:
 
 
 def _plain() -> Tell:
-    """The model as one writes it in PyTorch: a cache that grows by concatenation, a full sort for top-p, multinomial."""
-    model = random_model()
-
-    def read(token_ids: Any, caches: list[Any], begin: int) -> Any:
-        T = token_ids.shape[1]
-        x = model.token_embedding(token_ids) + model.position_embedding.weight[begin : begin + T]
-        for layer, block in enumerate(model.blocks):
-            q, *new = block.attention.heads(block.norm_1(x))
-            caches[layer] = [torch.cat(pair, dim=2) for pair in zip(caches[layer], new, strict=True)] if begin else new
-            k, v = caches[layer]
-            y = scaled_dot_product_attention(q, k, v, is_causal=not begin)
-            x = x + block.attention.out(y.transpose(1, 2).flatten(2))
-            x = x + block.mlp(block.norm_2(x))
-        return model.unembed(model.norm(x[:, -1]))
+    """The model in PyTorch, and the choice as one writes it there: a full sort for top-p, multinomial."""
+    decoder = TorchDecoder(random_model(), max_sequences=max(NEW_TOKENS))
 
     @torch.inference_mode()
     def tell(batch: int) -> None:
-        token_ids, caches, begin = torch.tensor([PROMPT] * batch), [None] * SHAPE.n_layers, 0
+        logits = torch.from_numpy(decoder.start([PROMPT] * batch))
         for _ in range(NEW_TOKENS[batch]):
-            logits = read(token_ids, caches, begin) / TEMPERATURE
-            begin += token_ids.shape[1]
-            ordered, ids = logits.softmax(-1).sort(dim=-1, descending=True)
+            ordered, ids = (logits / TEMPERATURE).softmax(-1).sort(dim=-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered > TOP_P] = 0
-            token_ids = ids.gather(1, torch.multinomial(ordered, 1))
+            logits = torch.from_numpy(decoder.read(ids.gather(1, torch.multinomial(ordered, 1)).numpy()))
 
     return tell
 

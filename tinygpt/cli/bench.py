@@ -12,6 +12,10 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None, help="Measure speed and l
 
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads for every contender.")]
 Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Timed turns of each contender.")]
+Data = Annotated[str, typer.Option(metavar="SOURCE", help="Stories to learn from.")]
+Heldout = Annotated[str | None, typer.Option(metavar="SOURCE", help="Judge on these instead of the validation split.")]
+Minutes = Annotated[float, typer.Option(min=0.01, metavar="M", help="Training time of each recipe.")]
+Recipe = Annotated[list[str] | None, typer.Option(metavar="NAME", help="reference, nanogpt or laptop; repeatable.")]
 
 
 @app.command("train")
@@ -49,12 +53,7 @@ def bench_sample(call: Call, *, threads: Threads = None, rounds: Rounds = 5) -> 
 @app.command("learn")
 @with_options("json", "debug")
 def bench_learn(
-    call: Call,
-    *,
-    data: Annotated[str, typer.Option(metavar="SOURCE", help="Stories to learn from.")] = "builtin",
-    heldout: Annotated[str | None, typer.Option(metavar="SOURCE", help="Judge on these instead of the validation split.")] = None,
-    minutes: Annotated[float, typer.Option(min=0.01, metavar="M", help="Training time of each recipe.")] = 4,
-    recipe: Annotated[list[str] | None, typer.Option(metavar="NAME", help="reference, nanogpt or laptop; repeatable.")] = None,
+    call: Call, *, data: Data = "builtin", heldout: Heldout = None, minutes: Minutes = 4, recipe: Recipe = None
 ) -> None:
     """How fast recipes learn, in minutes of training."""
     from tinygpt.bench import learn

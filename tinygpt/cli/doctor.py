@@ -76,7 +76,7 @@ def machine_facts(store: "Store") -> dict[str, str]:
         "device": f"{device.type}, {torch.get_num_threads()} threads on {os.cpu_count()} cores",
         "precision": f"{precision.name}: {precision.reason}",
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
-        "memory": ui.size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else "unknown",
+        "memory": ui.size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "free disk": ui.size(shutil.disk_usage(there).free),
         "hub": reachable,
     }

@@ -150,7 +150,7 @@ def _as_typed(path: Path, elsewhere: bool) -> str:
     """The shortest spelling that the shell finds: a bare name on the PATH, else relative, else whole."""
     found = shutil.which(path.name)
     if found and Path(found).absolute() == path.absolute():
-        return path.stem if os.name == "nt" else path.name
+        return path.name
     path = path.absolute()
     if not elsewhere and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())

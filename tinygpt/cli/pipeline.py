@@ -24,6 +24,13 @@ SAMPLE_KEYS = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "num_
 
 Model = Annotated[str | None, typer.Option(metavar="ID|FOLDER", help="Trained model: its folder, or how its id begins.")]
 
+Prompt = Annotated[str | None, typer.Argument(help="sample.prompt")]
+File = Annotated[Path | None, typer.Option(metavar="FILE", help='File that holds the prompt; "-" for standard input.')]
+Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that ends a story; repeatable.")]
+Interactive = Annotated[bool, typer.Option("--interactive", help="Tell a story for each line that is typed.")]
+XRay = Annotated[bool, typer.Option("--xray", help="Show also how sure the model was of each token.")]
+Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Show the story while it is told.")]
+
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")]
 Open = Annotated[bool, typer.Option("--open", help="Show report.html in a browser.")]
 
@@ -43,7 +50,7 @@ def build_dataset(call: Call) -> None:
 def _simple(call: Call, name: str, following: str) -> None:
     from tinygpt.cli.session import Session
 
-    session = Session(call, reads_source=True)
+    session = Session(call, reads=True)
     session.finish(session.make(name, session.inputs(name), force=call.options.force), following)
 
 
@@ -89,16 +96,9 @@ def evaluate(call: Call, *, model: Model = None) -> None:
 
 @with_options(keys=[f"sample.{key}" for key in SAMPLE_KEYS])
 def sample(
-    call: Call,
-    *,
-    prompt: Annotated[str | None, typer.Argument(help="sample.prompt")] = None,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help='File that holds the prompt; "-" for standard input.')] = None,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Text that ends a story; repeatable.")] = None,
-    model: Model = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Tell a story for each line that is typed.")] = False,
-    xray: Annotated[bool, typer.Option("--xray", help="Show also how sure the model was of each token.")] = False,
-    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the story while it is told.")] = True,
-) -> None:
+    call: Call, *, prompt: Prompt = None, file: File = None, stop: Stop = None, model: Model = None,
+    interactive: Interactive = False, xray: XRay = False, stream: Stream = True,
+) -> None:  # fmt: skip
     """Tell a story."""
     from tinygpt.cli.session import Session
 

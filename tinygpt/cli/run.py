@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage; with --force only this one is made again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what is cached and what would run, and why.")]
-SAMPLE_DEFAULTS: dict[str, object] = {
-    "top_p": 0.9,
-    "seed": 1337,
-}  # so that a first story is a good one, and the same for everybody
+# So that a first story is a good one, and the same for everybody
+SAMPLE_DEFAULTS: dict[str, object] = {"top_p": 0.9, "seed": 1337}
 EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
 
 
@@ -33,7 +31,7 @@ def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
     last = until or list(STAGES)[-1]
     if last not in STAGES:
         raise UsageError(f"`{last}` is not a stage", hint=did_you_mean(last, STAGES, f"the stages are {', '.join(STAGES)}"))
-    session = Session(call, reads_source=not dry_run, renews_source=call.options.force and until in (None, "corpus"))
+    session = Session(call, reads=not dry_run, renews=call.options.force and until in (None, "corpus"))
     sampling, origins = session.config.sample, session.loaded.origins
     unset = [key for key in SAMPLE_DEFAULTS if getattr(sampling, key) is None and origins[f"sample.{key}"] != "--set"]
     session.reload({f"sample.{key}": ("`run`", SAMPLE_DEFAULTS[key]) for key in unset})

@@ -27,15 +27,15 @@ class Session:
 
     Args:
         stream: generated text goes to stdout as it is made.
-        reads_source: the command may read the stories themselves, from the hub, too.
-        renews_source: and asks the hub for its newest ones although there is a corpus.
-        limits: what ends training early, as stages.train.Limits has it.
+        reads: the command may read the stories themselves, from the hub, too.
+        renews: and asks the hub for its newest ones although there is a corpus.
+        ends: what ends training early, as stages.train.Limits has it.
     """
 
     def __init__(
-        self, call: Call, *, stream: bool = False, reads_source: bool = False, renews_source: bool = False, **limits: float | None
+        self, call: Call, *, stream: bool = False, reads: bool = False, renews: bool = False, **ends: float | None
     ) -> None:
-        self.call, self.reads_source, self.renews_source, self.limits = call, reads_source, renews_source, limits
+        self.call, self.reads, self.renews, self.limits = call, reads, renews, ends
         self.loaded = call.load_config()
         ranks.check(call.arguments[0], self.config.train)
         self.store = call.store()
@@ -74,7 +74,7 @@ class Session:
         data = self.config.data
         made = (corpus.manifest.provenance for corpus in self.store.list("corpus"))
         known = next((str(facts["fingerprint"]) for facts in made if facts.get("source") == data.source), None)
-        asks = self.reads_source and (known is None or self.renews_source)
+        asks = self.reads and (known is None or self.renews)
         if isinstance(parse_source(data.source), HubSource) and not asks:
             return known or data.source  # a spelling is no fingerprint: nothing is found by it
         try:

@@ -26,9 +26,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | N
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     B, H, T, D = q.shape
     with torch.autocast(q.device.type, enabled=False):  # its softmax would go to fp32 and back
-        scores = torch.baddbmm(
-            _causal_bias(T, q.dtype, q.device), (q * (1 / math.sqrt(D))).reshape(B * H, T, D), k.reshape(B * H, T, D).mT
-        )  # (B*H, T, T)
+        scaled, bias = (q * (1 / math.sqrt(D))).reshape(B * H, T, D), _causal_bias(T, q.dtype, q.device)
+        scores = torch.baddbmm(bias, scaled, k.reshape(B * H, T, D).mT)  # (B*H, T, T)
         weights = scores.softmax(dim=-1).view(B, H, T, T)
         weights = dropout(weights, p, noise, layer, Place.ATTENTION)
         return weights @ v

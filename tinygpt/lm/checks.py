@@ -16,7 +16,7 @@ from torch.func import functional_call
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm import weights
 from tinygpt.lm.dataset import Batches, Tokens, story_spans
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import NumpyDecoder
 from tinygpt.lm.loss import plain_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
@@ -52,9 +52,8 @@ def one_batch_overfits(config: ModelConfig = SMALL, steps: int = 150) -> Check:
     batches = Batches(tokens, config.context_length, 0)
     state = TrainState.start(_model(config), recipe, "fp32")
     losses = [train_step(state, batches, recipe).loss for _ in range(steps)]
-    return Check(
-        "one batch can be learned by heart", losses[-1] < 0.5, f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
-    )
+    detail = f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
+    return Check("one batch can be learned by heart", losses[-1] < 0.5, detail)
 
 
 def future_moves_no_past(config: ModelConfig = SMALL) -> Check:
@@ -74,7 +73,7 @@ def three_paths_agree(config: ModelConfig = SMALL) -> Check:
     with torch.no_grad():
         fused, explicit = model(token_ids), model(token_ids, explicit=True)
     arrays = weights.read_arrays(weights.dump(weights.model_tensors(model)))
-    decoder = Decoder(config, VOCAB, arrays, max_sequences=2)
+    decoder = NumpyDecoder(config, VOCAB, arrays, max_sequences=2)
     ids = token_ids.numpy()
     cached = [decoder.start(ids[:, :1].tolist()), *(decoder.read(ids[:, t : t + 1]) for t in range(1, ids.shape[1]))]
     worst = float(np.ptp([fused.numpy(), explicit.numpy(), np.stack(cached, axis=1)], axis=0).max())

@@ -1,6 +1,6 @@
-"""The forward pass of lm/model.py in numpy, one position at a time, with the keys and values of the past kept.
+"""Reading on, one position at a time, with the keys and values of the past kept; and the forward pass of lm/model.py in numpy.
 
-It needs no torch, which alone takes seconds to import, and gives the logits of GPT.forward up to rounding.
+That needs no torch, which alone takes seconds to import, and gives the logits of GPT.forward up to rounding.
 Shapes: B sequences, T new positions, S positions read so far, new ones included; C, H, D, V as in lm/model.py.
 """
 
@@ -8,20 +8,77 @@ import ctypes
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
 from tinygpt.config import ModelConfig
-from tinygpt.lm.weights import Array, require
+from tinygpt.lm.weights import Array, load_into, model_tensors, require
 
 # Arrays, because a Python number is converted anew each time it meets one
 _EPSILON, _ONE, _HALF = (np.array(value, np.float32) for value in (1e-5, 1, 0.5))
 _LINEAR, _CUBIC = (np.array(value * math.sqrt(2 / math.pi), np.float32) for value in (1, 0.044715))  # of GELU
 PREFILL = 256  # positions read at once: bounds the (T, S) scores of a long prompt
+LARGE = 10**8  # weights times sequences: from here on PyTorch's threads, or a GPU, win back more than its import takes
 
 
 class Decoder:
     """Reads token ids and says what comes next; remembers what it has read.
+
+    Args:
+        context_length: the most positions it can read.
+        keys, values: where it remembers them; axis 1 are the sequences, B.
+    """
+
+    name = "numpy"
+
+    def __init__(self, context_length: int, keys: Any, values: Any) -> None:
+        self.context_length, self.keys, self.values = context_length, keys, values
+        self.length = 0  # S
+
+    def start(self, token_ids: Sequence[Sequence[int]]) -> Array:
+        """Forget everything, then read (B, T) token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: T is 0 or exceeds context_length, or B exceeds what there is room for.
+        """
+        ids, self.length, most = np.asarray(token_ids), 0, self.keys.shape[1]
+        if not ids.size or len(ids) > most:
+            raise ValueError(f"cannot read {len(ids)} sequences; at least one token and at most {most} sequences")
+        for first in range(0, ids.shape[1], PREFILL):
+            logits = self.read(ids[:, first : first + PREFILL])
+        return logits
+
+    def read(self, token_ids: Array) -> Array:
+        """Read (B, T) more token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: more than context_length positions.
+        """
+        S = self.length + token_ids.shape[1]
+        if S > self.context_length:
+            raise ValueError(f"{S} tokens exceed the context of {self.context_length}")
+        logits = self._read(token_ids)
+        self.length = S
+        return logits
+
+    def _read(self, token_ids: Array) -> Array:
+        raise NotImplementedError
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these of the sequences, in this order; a row named twice is copied."""
+        moved = [new for new, old in enumerate(rows) if new != old]
+        if moved:
+            for remembered in (self.keys, self.values):
+                remembered[:, moved] = remembered[:, [rows[new] for new in moved]]
+
+
+class NumpyDecoder(Decoder):
+    """The one that starts at once.
 
     Args:
         config: the model's shape.
@@ -35,8 +92,6 @@ class Decoder:
     def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Array], *, max_sequences: int = 1) -> None:
         require(dict(_shapes(config, vocab_size)), weights)
         _one_blas_thread()
-        self.config, self.context_length = config, config.context_length
-        self.length = self.sequences = 0  # S and B
         self.embedding = weights["token_embedding.weight"]
         self.unembedding = weights.get("unembed.weight", self.embedding).T  # (C, V)
         self.positions = _positions(config, weights)
@@ -45,60 +100,41 @@ class Decoder:
             self.positions = None if self.positions is None else _centred(self.positions)
         self.layers = [_Layer(config, _within(weights, f"blocks.{i}.")) for i in range(config.n_layers)]
         self.norm = _Norm(_within(weights, "norm."), centres=False) if config.norm == "pre" else None
-        H, D = config.n_heads, config.d_model // config.n_heads
+        L, H, S, D = config.n_layers, config.n_heads, config.context_length, config.d_model // config.n_heads
         # Keys lie transposed, so that both products of attention run along contiguous memory. Their rows are 16 longer than need
         # be: a power of two apart they would share a few lines of the cache, and to write a position of each would take double
-        self.keys = np.empty((config.n_layers, max_sequences, H, D, config.context_length + 16), np.float32)
-        self.values = np.empty((config.n_layers, max_sequences, H, config.context_length, D), np.float32)
+        shapes = (L, max_sequences, H, D, S + 16), (L, max_sequences, H, S, D)
+        super().__init__(S, *(np.empty(shape, np.float32) for shape in shapes))
 
-    def start(self, token_ids: Sequence[Sequence[int]]) -> Array:
-        """Forget everything, then read (B, T) token ids.
-
-        Returns:
-            Logits of the token after the last, (B, V).
-        Raises:
-            ValueError: T is 0 or exceeds context_length, or B exceeds max_sequences.
-        """
-        ids = np.asarray(token_ids)
-        self.length, self.sequences = 0, ids.shape[0]
-        if not ids.size or self.sequences > self.keys.shape[1]:
-            raise ValueError(
-                f"cannot read {ids.shape[0]} sequences; at least one token and at most {self.keys.shape[1]} sequences"
-            )
-        for first in range(0, ids.shape[1], PREFILL):
-            logits = self.read(ids[:, first : first + PREFILL])
-        return logits
-
-    def read(self, token_ids: Array) -> Array:
-        """Read (B, T) more token ids.
-
-        Returns:
-            Logits of the token after the last, (B, V).
-        Raises:
-            ValueError: more than context_length positions.
-        """
-        B, T = token_ids.shape
-        old, S = self.length, self.length + T
-        if S > self.context_length:
-            raise ValueError(f"{S} tokens exceed the context of {self.context_length}")
+    def _read(self, token_ids: Array) -> Array:
+        (B, T), old = token_ids.shape, self.length
         x = self.embedding[token_ids]  # (B, T, C)
         if self.positions is not None:
-            x += self.positions[old:S]
+            x += self.positions[old : old + T]
         x = x.reshape(B * T, -1)
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
-            x = layer(x, keys[:B, :, :, :S], values[:B, :, :S], old)
-        self.length = S
+            x = layer(x, keys[:B, :, :, : old + T], values[:B, :, : old + T], old)
         last = x.reshape(B, T, -1)[:, -1]
         return (last if self.norm is None else self.norm(last)).dot(self.unembedding)  # type: ignore[no-any-return]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these of the sequences, in this order; a row named twice is copied."""
-        moved = [new for new, old in enumerate(rows) if new != old]
-        if moved:
-            source = [rows[new] for new in moved]
-            self.keys[:, moved, :, :, : self.length] = self.keys[:, source, :, :, : self.length]
-            self.values[:, moved, :, : self.length] = self.values[:, source, :, : self.length]
-        self.sequences = len(rows)
+
+def decoder_for(
+    shape: ModelConfig, vocab_size: int, weights: Mapping[str, Array], device: str, max_sequences: int = 1
+) -> Decoder:
+    """The decoder for `runtime.device`: numpy's for a CPU, PyTorch's for a GPU; for "auto" that only where much is to be done.
+
+    Args and errors: see NumpyDecoder.
+    """
+    size = sum(array.size for array in weights.values())
+    if device == "cpu" or (device == "auto" and size * max_sequences < LARGE):
+        return NumpyDecoder(shape, vocab_size, weights, max_sequences=max_sequences)
+    from tinygpt.lm.model import GPT
+    from tinygpt.lm.precision import choose_device
+    from tinygpt.lm.torch_decoder import TorchDecoder
+
+    model = GPT(shape, vocab_size)
+    load_into(model_tensors(model), weights)
+    return TorchDecoder(model.to(choose_device(device)), max_sequences=max_sequences)
 
 
 class _Layer:

@@ -144,16 +144,16 @@ class GPT(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def embed(self, token_ids: Tensor, noise: Noise | None = None) -> Tensor:
-        """Tokens and their positions as vectors, (B, T) -> (B, T, C)."""
-        T = token_ids.shape[1]
-        if T > self.config.context_length:
-            raise ValueError(f"{T} tokens exceed the context of {self.config.context_length}")
+    def embed(self, token_ids: Tensor, noise: Noise | None = None, *, first: int = 0) -> Tensor:
+        """Tokens and their positions, from `first` on, as vectors, (B, T) -> (B, T, C)."""
+        end = first + token_ids.shape[1]
+        if end > self.config.context_length:
+            raise ValueError(f"{end} tokens exceed the context of {self.config.context_length}")
         x = self.token_embedding(token_ids)
         if self.config.positions == "learned":
-            x = x + self.position_embedding.weight[:T]
+            x = x + self.position_embedding.weight[first:end]
         elif self.config.positions == "sinusoidal":
-            x = x + self.sinusoids[:T]
+            x = x + self.sinusoids[first:end]
         return dropout(x, self.config.dropout, noise, 0, Place.EMBEDDING)
 
     @torch.no_grad()

@@ -1,10 +1,12 @@
-"""Where to compute and in what arithmetic: fixed rules on the machine's capabilities, never a measurement."""
+"""Where to compute, in what arithmetic, and compiled or not: fixed rules on the machine's capabilities, never a measurement."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from tinygpt.errors import ConfigError
+from tinygpt.lm.model import GPT, Block
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,21 @@ def choose_precision(requested: str, device: torch.device) -> Precision:
         if units and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # else switched off by ATEN_CPU_CAPABILITY
             return Precision("bf16", f"this CPU has {units[0]}")
     return Precision("fp32", f"no bf16 unit that tinygpt knows on this {device.type}")
+
+
+def compile_blocks(model: GPT, batch_size: int, precision: str) -> str:
+    """Have torch.compile (Ansel et al. 2024) fuse what the blocks compute; returns why it cannot, or nothing."""
+    device, blocks = model.token_embedding.weight.device, cast(list[Block], model.blocks)
+    tokens = torch.zeros(batch_size, model.config.context_length, dtype=torch.long, device=device)
+    try:
+        for block in blocks:
+            block.compile()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            model.hidden(tokens).sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # what all of torch.compile's are: no compiler, or a program that it cannot take
+        for block in blocks:
+            block._compiled_call_impl = None
+        return str(error).strip().splitlines()[0]
+    finally:
+        model.zero_grad()
+    return ""

@@ -23,7 +23,7 @@ from tinygpt.config import Config, SampleConfig
 from tinygpt.errors import InputError
 from tinygpt.lm import weights
 from tinygpt.lm.dataset import Tokens, read_tokens, story_spans
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import Decoder, decoder_for
 from tinygpt.lm.evaluation import Evaluation, Score, evaluate, mean_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.ngrams import ngram_losses
@@ -76,7 +76,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     quality = None
     if config.eval.stories is not None:
         spans = story_spans(held_out, tokenizer.end_of_story)[: config.eval.stories]
-        decoder = Decoder(model.config, model.vocab_size, weights.read_arrays(arrays), max_sequences=min(BATCH, len(spans)))
+        shape, side_by_side = (model.config, model.vocab_size), min(BATCH, len(spans))
+        decoder = decoder_for(*shape, weights.read_arrays(arrays), device=config.runtime.device, max_sequences=side_by_side)
         told = tell(decoder, tokenizer, len(spans), report)
         quality = judge(told, [held_out[a : min(a + TELLING.max_new_tokens, b)].tolist() for a, b in spans], train, tokenizer)
     facts = {"judged": judged, "step": card["step"], "label": label, **asdict(result), "report_card": quality}
@@ -125,10 +126,9 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read `{path}`: {error.strerror}", hint="`eval.text` names a text file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"`{path}` is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not UTF-8 at byte {error.start}"
+        raise InputError(f"cannot read `{path}`: {why}", hint="`eval.text` names a text file in UTF-8") from error
 
 
 def encode_text(text: str, tokenizer: Tokenizer) -> Tokens:

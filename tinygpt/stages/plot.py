@@ -122,10 +122,8 @@ def tables(findings: Findings) -> Iterator[tuple[str, list[tuple[object, ...]]]]
     looks, worth = findings.looks, findings.worth
     seen = ((look, head) for look in looks for head in np.ndindex(look.maps.shape[:2]))
     heads = [(look.step, *head, *(score[head] for score in vars(look.scores).values())) for look, head in seen]
-    yield (
-        "attention_heatmaps/heads",
-        [("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction"), *heads],
-    )
+    names = ("step", "layer", "head", "entropy_bits", "previous_token", "first_token", "induction")
+    yield "attention_heatmaps/heads", [names, *heads]
     if worth:
         costs = [(*head, change, worth.standard_error[head]) for head, change in np.ndenumerate(worth.change)]
         yield "attention_heatmaps/heads_ablated", [("layer", "head", "loss_change", "standard_error"), *costs]

@@ -15,7 +15,7 @@ from typing import Any
 
 from tinygpt.config import Config, SampleConfig
 from tinygpt.errors import InputError, UsageError
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import Decoder, decoder_for
 from tinygpt.lm.sampling import NewToken, StopReason, generate, xray
 from tinygpt.lm.tokenizer import END_OF_STORY, Tokenizer
 from tinygpt.lm.weights import read_arrays, read_config
@@ -55,7 +55,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     an empty line between them.
 
     Args:
-        config: [sample] is used; its seed must be set.
+        config: [sample] and `runtime.device` are used; the seed must be set.
         inputs: "train" (the finished run or a checkpoint of it) and "tokenize".
         out: where samples.jsonl goes.
         report: told the text.
@@ -69,11 +69,16 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
         raise UsageError("the prompt is empty", hint="leave it out, and the model begins by itself")
     if "" in how.stop:
         raise UsageError("a stop text is empty, and would end every story at once", hint="leave it out")
-    tokenizer, decoder = load(inputs, min(how.num_samples, BATCH))
+    tokenizer, decoder = load(inputs, config.runtime.device, min(how.num_samples, BATCH))
     prompt = read_prompt(how, tokenizer, decoder.context_length, report)
     if how.num_samples > 1:
         report.task("sample", how.num_samples, unit="stories")
-    made_with = {"seed": how.seed, "model": inputs["train"].digest, "tokenizer": inputs["tokenize"].digest, "decoder": "numpy"}
+    made_with = {
+        "seed": how.seed,
+        "model": inputs["train"].digest,
+        "tokenizer": inputs["tokenize"].digest,
+        "decoder": decoder.name,
+    }
     tokens, endings, started = 0, Counter[str](), time.perf_counter()
     with out.stream("samples.jsonl") as lines:
         for story in tell(how, prompt, tokenizer, decoder, report):
@@ -83,14 +88,14 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
             tokens += len(story.token_ids)
             endings[str(story.stop_reason)] += 1
     seconds = time.perf_counter() - started
-    out.provenance(decoder="numpy", seconds=seconds, tokens_per_second=tokens / seconds)
+    out.provenance(decoder=decoder.name, seconds=seconds, tokens_per_second=tokens / seconds)
     ended = ", ".join(f"{endings[reason]:,} {ending}" for reason, ending in ENDINGS.items() if endings[reason])
     rows = [["stories", f"{how.num_samples:,}"], ["new tokens", f"{tokens:,}"], ["ended", ended], ["seed", str(how.seed)]]
     out.json("summary.json", {"rows": rows})
 
 
-def load(inputs: Mapping[str, Artifact], max_sequences: int) -> tuple[Tokenizer, Decoder]:
-    """The tokenizer and the model, which must belong together; torch is not imported."""
+def load(inputs: Mapping[str, Artifact], device: str, max_sequences: int) -> tuple[Tokenizer, Decoder]:
+    """The tokenizer and the model, which must belong together; torch is imported only where decoder_for needs it."""
     train, tokenize = inputs["train"], inputs["tokenize"]
     data = tokenize.read("tokenizer.json")
     model_config, vocab_size = read_config(train.read("config.json"))
@@ -102,7 +107,7 @@ def load(inputs: Mapping[str, Artifact], max_sequences: int) -> tuple[Tokenizer,
             hint="`tinygpt artifacts lineage` shows what a model was made from",
         )
     weights = read_arrays(train.read("model.safetensors"))
-    return tokenizer, Decoder(model_config, vocab_size, weights, max_sequences=max_sequences)
+    return tokenizer, decoder_for(model_config, vocab_size, weights, device=device, max_sequences=max_sequences)
 
 
 def read_prompt(how: SampleConfig, tokenizer: Tokenizer, context_length: int, report: Report) -> list[int]:
@@ -120,15 +125,13 @@ def read_prompt(how: SampleConfig, tokenizer: Tokenizer, context_length: int, re
 
 def tell(how: SampleConfig, prompt: Sequence[int], tokenizer: Tokenizer, decoder: Decoder, report: Report) -> Iterator[Story]:
     """The stories in the order of their numbers, each as soon as it and those before it are complete."""
-    alone = how.num_samples == 1
+    alone, end = how.num_samples == 1, tokenizer.end_of_story
     if alone:
         report.product(how.prompt or "")
     for first in range(0, how.num_samples, BATCH):
         samples = range(first, min(first + BATCH, how.num_samples))
         stories = {sample: Story(sample) for sample in samples}
-        for token in generate(
-            decoder, prompt, how, token_bytes=tokenizer.token_bytes, end_of_story=tokenizer.end_of_story, samples=samples
-        ):
+        for token in generate(decoder, prompt, how, token_bytes=tokenizer.token_bytes, end_of_story=end, samples=samples):
             stories[token.sample].add(token)
             if alone:
                 report.product(token.text)
@@ -149,7 +152,7 @@ def look_into(told: Artifact, config: Config, inputs: Mapping[str, Artifact]) ->
     Args:
         told: what `run` made of this configuration and these inputs.
     """
-    tokenizer, decoder = load(inputs, 1)
+    tokenizer, decoder = load(inputs, config.runtime.device, 1)
     prompt = [tokenizer.end_of_story, *tokenizer.encode(config.sample.prompt or "")]
 
     def shown(token_id: int, probability: float) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def follow(config: Config, inputs: Inputs, checkpoint: Artifact | None, ranks: R
 def begin(session: Run, report: Report) -> None:
     """Say what is about to happen: a new run with its costs, or one that continues."""
     config, state = session.config, session.state
+    if session.not_compiled:
+        report.note(f"torch.compile cannot be used here, and training goes on without it: {session.not_compiled}")
     if session.checkpoint is not None:
         report.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
         if changed := ", ".join(session.changed):

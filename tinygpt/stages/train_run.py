@@ -13,10 +13,10 @@ from tinygpt.errors import ConfigError, CorruptArtifactError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm import evaluation, weights
 from tinygpt.lm.dataset import Batches, read_tokens
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import decoder_for
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
-from tinygpt.lm.precision import Precision, choose_device, choose_precision
+from tinygpt.lm.precision import Precision, choose_device, choose_precision, compile_blocks
 from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
@@ -69,7 +69,10 @@ class Run:
             self.precision = Precision(checkpoint.read_json("config.json")["precision"], "chosen when the run began")
         model = initialise(GPT(config.model, vocab_size), config.train.seed).to(device)
         self.state = TrainState.start(model, config.train, self.precision.name)
-        self.progress = Progress(environment=environment(device, self.precision, ranks))
+        of_step = config.train.batch_size, self.precision.name
+        self.not_compiled = compile_blocks(model, *of_step) if config.runtime.compile else None  # why; "" if it is compiled
+        compiled = str(self.not_compiled == "").lower()
+        self.progress = Progress(environment=environment(device, self.precision, ranks, compiled))
         self.metrics: list[str] = []
         self.changed: list[str] = []  # of the environment since the run was stopped
         self.best = b""
@@ -136,7 +139,8 @@ class Run:
         if train.sample_tokens == 0:
             return ""
         arrays = {name: p.detach().cpu().numpy() for name, p in self.state.parameters.items()}
-        decoder, end = Decoder(self.config.model, self.tokenizer.vocab_size, arrays), self.tokenizer.end_of_story
+        end, device = self.tokenizer.end_of_story, self.config.runtime.device
+        decoder = decoder_for(self.config.model, self.tokenizer.vocab_size, arrays, device=device)
         prompt = [end, *self.tokenizer.encode(train.sample_prompt)]
         telling = SampleConfig(top_p=0.9, max_new_tokens=train.sample_tokens, seed=train.seed)
         told = generate(decoder, prompt, telling, token_bytes=self.tokenizer.token_bytes, end_of_story=end)
@@ -201,12 +205,12 @@ class Run:
         ]
 
 
-def environment(device: torch.device, precision: Precision, ranks: Ranks) -> dict[str, str]:
+def environment(device: torch.device, precision: Precision, ranks: Ranks, compiled: str) -> dict[str, str]:
     """What the last bits of a step depend on, beside its inputs."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     threads, capability = str(torch.get_num_threads()), torch.backends.cpu.get_cpu_capability()
     machine = {"torch": torch.__version__, "device": name, "threads": threads, "cpu_capability": capability}
-    return machine | {"precision": precision.name, "ranks": str(ranks.count)}
+    return machine | {"precision": precision.name, "ranks": str(ranks.count), "compiled": compiled}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

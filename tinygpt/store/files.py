@@ -20,9 +20,8 @@ from typing_extensions import TypedDict
 
 from tinygpt.errors import StorageError
 
-POSIX = os.name == "posix"
 FILE_MODE, FOLDER_MODE = 0o444, 0o755
-_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME = re.compile(r"(?!.*\.\Z)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MAX_DEPTH = 8
 
@@ -93,9 +92,8 @@ class NewFile(io.FileIO):
 
     def finish(self) -> FileRecord:
         """Make the bytes durable. An fsync that failed is never repeated: it would claim success for lost pages."""
-        if POSIX:  # the umask may have taken bits away
-            with _operation("chmod", self._path):
-                os.fchmod(self.fileno(), FILE_MODE)
+        with _operation("chmod", self._path):  # the umask may have taken bits away
+            os.fchmod(self.fileno(), FILE_MODE)
         with _operation("fsync", self._path):
             size = self.tell()
             os.fsync(self.fileno())
@@ -133,9 +131,7 @@ def make_folder(path: Path) -> None:
 
 
 def fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable; Windows cannot and need not."""
-    if not POSIX:
-        return
+    """Make the names in a folder durable."""
     with _operation("fsync folder", path):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -162,8 +158,6 @@ def remove(path: Path) -> None:
             path.rmdir()
         return
     with _operation("unlink", path):
-        if not POSIX:
-            path.chmod(0o600)  # Windows does not remove read-only files
         path.unlink()
 
 
@@ -195,32 +189,17 @@ def open_beneath(root: Path, path: Path) -> BinaryIO:
         OSError: ELOOP for a link, EISDIR for anything that is not a regular file, and what the system says otherwise.
     """
     parts = path.relative_to(root).parts
-    if not POSIX:
-        fd = _open_stepwise(root, parts)
-    else:
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in parts:
-            folder = fd
-            try:
-                fd = os.open(part, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=folder)
-            finally:
-                os.close(folder)
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in parts:
+        folder = fd
+        try:
+            fd = os.open(part, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=folder)
+        finally:
+            os.close(folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EISDIR, "not a regular file", parts[-1])
     return os.fdopen(fd, "rb")
-
-
-def _open_stepwise(root: Path, parts: tuple[str, ...]) -> int:
-    """Where the system has no O_NOFOLLOW: look at each component first."""
-    path = root
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), part)
-    if path.is_dir():
-        raise OSError(errno.EISDIR, "not a regular file", part)
-    return os.open(path, os.O_RDONLY | _SAFE)
 
 
 def open_lock(path: Path) -> int:

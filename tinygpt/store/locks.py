@@ -1,10 +1,10 @@
-"""Locks that end with their holder: flock on files that are never removed (msvcrt on Windows).
+"""Locks that end with their holder: flock on files that are never removed.
 
 A killed holder's lock is free at once, because the kernel holds it, not the file; a forked child does not inherit it.
 """
 
 import errno
-import importlib
+import fcntl
 import os
 import sys
 import time
@@ -12,16 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tinygpt.errors import BusyError, StorageError
 from tinygpt.store import files
 
-_fcntl: Any = importlib.import_module("fcntl") if files.POSIX else None
-_msvcrt: Any = None if files.POSIX else importlib.import_module("msvcrt")
 _TOLD_AFTER = 1.0  # seconds
-_WINDOWS_SLOTS = 64  # a shared holder locks one of these bytes, an exclusive one all
-_WINDOWS_OFFSET = 1 << 20  # beyond the text, which others must be able to read
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _STARTED = datetime.now(UTC)
 
@@ -37,8 +32,7 @@ def _forget_after_fork() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @contextmanager
@@ -72,7 +66,7 @@ def hold(path: Path, *, timeout: float | None, waiting: Tell, shared: bool = Fal
 def is_held(path: Path) -> bool:
     """Whether another holds the lock of `path` now; changes nothing."""
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -98,27 +92,13 @@ def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tel
 
 def _try(fd: int, path: Path, shared: bool) -> bool:
     try:
-        if _fcntl is None:
-            _lock_windows(fd, shared)
-        else:
-            _fcntl.flock(fd, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _BUSY:
             return False
         wrong = f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})"
         raise StorageError(wrong, hint="put the store on a local disk with `--store DIR`") from error
     return True
-
-
-def _lock_windows(fd: int, shared: bool) -> None:
-    for slot in range(_WINDOWS_SLOTS if shared else 1):
-        os.lseek(fd, _WINDOWS_OFFSET + slot, os.SEEK_SET)
-        try:
-            return _msvcrt.locking(fd, _msvcrt.LK_NBLCK, 1 if shared else _WINDOWS_SLOTS)  # type: ignore[no-any-return]
-        except OSError as error:
-            if error.errno not in _BUSY:
-                raise
-    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _card() -> bytes:
