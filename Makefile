@@ -1,4 +1,4 @@
-# The two commands of the README, and what CI runs. Windows, or no make: the README has the same by hand.
+# The two commands of the README, and what CI runs. Without make: the README has the same by hand.
 #
 #   make demo    install into .venv, train for two minutes, tell a story       make test    the quick tests
 #   make setup   install only       make check   style, types, size, tests     make clean   remove .venv and caches

@@ -57,7 +57,7 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tinygpt` in a new environment that holds the wheel, and sees the libraries of this one behind it."""
     folder = tmp_path_factory.mktemp("environment")
     call(sys.executable, "-m", "venv", folder, cwd=folder)
-    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    scripts = folder / "bin"
     call(scripts / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     (packages / "libraries.pth").write_text("\n".join(site.getsitepackages()))

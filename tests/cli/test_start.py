@@ -212,7 +212,6 @@ class TestCommandsAsTyped:
             ("pytest", "tinygpt"),
         ],
     )
-    @pytest.mark.skipif(os.name == "nt", reason="POSIX spellings")
     def test_the_program_is_named_as_it_was_called(self, called, shown, monkeypatch, tmp_path):
         on_path = tmp_path / "on path" / "tinygpt"
         on_path.parent.mkdir()

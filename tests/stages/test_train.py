@@ -1,9 +1,11 @@
 """Stage `train`: what it writes, how it stops, how it goes on."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +15,11 @@ from tinygpt.errors import DivergedError, InputError, Interrupted, StoppedEarly
 from tinygpt.lm import weights
 from tinygpt.lm.precision import Precision
 from tinygpt.lm.ranks import Ranks
+from tinygpt.lm.weights import read_arrays
 from tinygpt.report import SilentReport
 from tinygpt.stages import train_run
 from tinygpt.stages.train import Limits
+from tinygpt.store.artifact import Manifest
 
 
 @pytest.fixture
@@ -102,7 +106,45 @@ def test_another_number_of_threads_is_told_and_recorded(tmp_path: Path, config: 
     assert artifact.manifest.provenance["exact"] is False
 
 
-@pytest.mark.parametrize("field", ["torch", "device", "threads", "cpu_capability", "precision", "ranks"])
+def compiling(config: Config) -> Config:
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update={"compile": True})})
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_train_the_same_and_resume_exactly(tmp_path: Path, config: Config):
+    def final(name: str, config: Config, stop: int | None = None) -> tuple[dict[str, np.ndarray], Manifest]:
+        store, inputs = prepare(tmp_path / name, config)
+        if stop:
+            with pytest.raises(StoppedEarly):
+                run_training(store, inputs, config, Limits(stop_at_step=stop))
+        artifact = run_training(store, inputs, config).artifact
+        return read_arrays(artifact.read("model.safetensors")), artifact.manifest
+
+    (plain, _), (compiled, made) = final("plain", config), final("straight", compiling(config))
+    resumed, again = final("resumed", compiling(config), 4)
+    assert made.provenance["compiled"] == "true"
+    assert again.provenance["exact"] is True
+    assert plain.keys() == compiled.keys()
+    for name, expected in plain.items():
+        np.testing.assert_allclose(compiled[name], expected, atol=1e-3)
+        assert np.array_equal(compiled[name], resumed[name])
+
+
+def test_where_torch_cannot_compile_training_goes_on_and_says_why(tmp_path: Path, config: Config, monkeypatch):
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler\nand more")
+
+    store, inputs = prepare(tmp_path / "a", config)
+    plain = run_training(store, inputs, config).artifact
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
+    report, (store, inputs) = Notes(), prepare(tmp_path / "b", config)
+    artifact = run_training(store, inputs, compiling(config), report=report).artifact
+    assert [note for note in report.notes if "torch.compile cannot be used here" in note and note.endswith("no C++ compiler")]
+    assert artifact.read("model.safetensors") == plain.read("model.safetensors")
+
+
+@pytest.mark.parametrize("field", ["torch", "device", "threads", "cpu_capability", "precision", "ranks", "compiled"])
 def test_every_recorded_condition_that_changed_is_named(tmp_path: Path, config: Config, monkeypatch, field: str):
     store, inputs = prepare(tmp_path, config)
     with pytest.raises(StoppedEarly):

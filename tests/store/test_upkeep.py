@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,22 @@ def test_gc_keeps_what_an_unfinished_run_reads(full: Store) -> None:
     upkeep.gc(full)
     assert base.id in {artifact.id for artifact in full.list()}
     assert full.unfinished()[0].step == 3
+
+
+def test_gc_killed_while_it_removes_a_finished_run_leaves_nothing_that_looks_damaged(full: Store, tmp_path: Path) -> None:
+    (run,) = full.list("train")
+    leftover = full.checkpoints("train", run.key)
+    for step in (1, 2):
+        save(leftover, step)
+    survived = 0
+    for number in range(1, 100):
+        store = Store(shutil.copytree(full.root, tmp_path / str(number)))
+        with watched(KillAt(number)), suppress(KilledError):
+            upkeep.gc(store)
+            break
+        survived += 1
+        assert {fault.kind for fault in upkeep.verify(store)} <= {"leftover"}, number
+    assert survived > 5
 
 
 def test_gc_does_nothing_when_an_artifact_cannot_be_read(full: Store) -> None:

@@ -51,4 +51,6 @@ def main() -> None:
     # GNU OpenMP's threads spin for milliseconds while they wait, and a step takes several times as long when another program
     # uses the cores. A thousand turns cost nothing on a free machine and little on a busy one. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if os.name == "nt":
+        sys.exit("error: tinygpt needs the file locks of Linux and macOS\n\nhint: on Windows, install and run it inside WSL")
     sys.exit(invoke(sys.argv[1:]))

@@ -51,7 +51,7 @@ def compile_blocks(model: GPT, batch_size: int, precision: str) -> str:
     tokens = torch.zeros(batch_size, model.config.context_length, dtype=torch.long, device=device)
     try:
         for block in blocks:
-            block.compile()
+            block.compile(dynamic=True)  # else the first step, whose number is in the masks, gets a program of its own
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             model.hidden(tokens).sum().backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:  # what all of torch.compile's are: no compiler, or a program that it cannot take

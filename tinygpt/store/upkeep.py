@@ -161,8 +161,10 @@ def gc(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothin
         for folder in entries(store.partial):
             match = RUN_FOLDER.fullmatch(folder.name)
             over = match and (store.root / match[1] / match[2]).exists()  # its result is published
-            if not match or over or not entries(folder / CHECKPOINT):
+            if not match:
                 others.append(folder)
+            elif over or not entries(folder / CHECKPOINT):  # half removed, a run would look damaged
+                others.append(files.set_aside(folder, store.trash, folder.name))
             else:
                 others += [entry for entry in entries(folder) if entry.name.startswith(".")]
         sizes = {path: _size(path) for path in others}
