@@ -82,7 +82,7 @@ def test_a_text_is_judged_instead(trained: Trained, tiny_config: Config, tmp_pat
 
 @pytest.mark.parametrize(
     ("data", "what"),
-    [(b"", "is empty"), (b" \n<|endoftext|>\n\n", "is empty"), (b"a \xff b", "is not UTF-8 at byte 2"), (None, "cannot read")],
+    [(b"", "is empty"), (b" \n<|endoftext|>\n\n", "is empty"), (b"a \xff b", "not UTF-8 at byte 2"), (None, "cannot read")],
 )
 def test_a_text_that_cannot_be_judged_is_an_input_error(
     data: bytes | None, what: str, trained: Trained, tiny_config: Config, tmp_path: Path
