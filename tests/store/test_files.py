@@ -1,4 +1,4 @@
-"""The seam itself: modes, names, links, refusals, and what differs on Windows."""
+"""The seam itself: modes, names, links, refusals."""
 
 import errno
 import io
@@ -176,39 +176,6 @@ def test_latest_holds_plain_copies_of_the_last_results_only(store: Store) -> Non
     assert tree(latest) == {str(latest / "story.txt"): b"3"}
     assert store.list() == []
     assert upkeep.verify(store) == []
-
-
-class WithoutPosix:
-    """What the os module lacks on Windows."""
-
-    def __init__(self) -> None:
-        for name in ("O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK", "fchmod"):
-            setattr(self, name, None)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(os, name)
-
-
-def test_without_posix_the_same_bytes_are_published_and_links_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: None
-) -> None:
-    expected = run_all(tmp_path / "posix")
-    monkeypatch.setattr(files, "POSIX", False)
-    monkeypatch.setattr(files, "_SAFE", 0)
-    monkeypatch.setattr(files, "os", WithoutPosix())
-    root = tmp_path / "windows"
-    assert run_all(root) == expected
-    store = Store(root)
-    assert upkeep.verify(store) == []
-    artifact = store.list("corpus")[0]
-    artifact.path("data.bin").rename(tmp_path / "aside")
-    artifact.path("data.bin").symlink_to(tmp_path / "aside")
-    (fault,) = upkeep.verify(store)
-    assert fault.kind == "symlink"
-    upkeep.repair(store)
-    assert run_all(root) == expected
-    upkeep.gc(store)
-    assert list(store.trash.iterdir()) == []
 
 
 def test_reading_goes_through_the_descriptor_that_was_hashed(store: Store, out: Out) -> None:

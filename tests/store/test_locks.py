@@ -1,6 +1,7 @@
 """Locks: one process works, the others wait and learn who; a dead holder blocks nobody."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -111,7 +111,7 @@ def test_a_file_system_without_locks_is_an_error(lock: Path, monkeypatch: pytest
     def flock(fd: int, operation: int) -> None:
         raise OSError(error, "no locks")
 
-    monkeypatch.setattr(locks, "_fcntl", SimpleNamespace(flock=flock, LOCK_SH=1, LOCK_EX=2, LOCK_NB=4))
+    monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(StorageError, match="no file locks"), locks.hold(lock, timeout=0, waiting=print):
         pass
 
@@ -130,35 +130,6 @@ def test_nonsense_in_a_lock_file_does_no_harm(lock: Path, text: bytes) -> None:
     with locks.hold(lock, timeout=0, waiting=print):
         lock.write_bytes(text)
         with pytest.raises(BusyError, match="another process"), locks.hold(lock, timeout=0, waiting=print):
-            pass
-
-
-def test_windows_locks_one_byte_to_share_and_all_to_exclude(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: dict[int, int] = {}
-
-    def locking(fd: int, mode: int, count: int) -> None:
-        place = os.lseek(fd, 0, os.SEEK_CUR)
-        wanted = range(place, place + count)
-        if any(byte in taken for byte in wanted):
-            raise OSError(errno.EACCES, "locked")
-        taken.update(dict.fromkeys(wanted, fd))
-
-    real_close = os.close
-
-    def close(fd: int) -> None:
-        for byte in [byte for byte, owner in taken.items() if owner == fd]:
-            del taken[byte]
-        real_close(fd)
-
-    monkeypatch.setattr(locks, "_fcntl", None)
-    monkeypatch.setattr(locks, "_msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
-    monkeypatch.setattr(os, "close", close)
-    shared = [locks.hold(lock, timeout=0, waiting=print, shared=True) for _ in range(2)]
-    with shared[0], shared[1], pytest.raises(BusyError), locks.hold(lock, timeout=0, waiting=print):
-        pass
-    with locks.hold(lock, timeout=0, waiting=print):
-        assert lock.read_text().startswith(f"process {os.getpid()} ")
-        with pytest.raises(BusyError, match=str(os.getpid())), locks.hold(lock, timeout=0, waiting=print, shared=True):
             pass
 
 

@@ -39,7 +39,8 @@ class Options:
     @property
     def named_a_run(self) -> bool:
         """Whether the user said which run is meant, so that no other one may stand in for it."""
-        return bool(self.config or self.preset or self.sets or self.source or os.environ.get("TINYGPT_PRESET"))
+        told = any(not item.startswith(("eval.", "plot.", "runtime.", "sample.")) for item in self.sets or ())
+        return bool(self.config or self.preset or told or self.source or os.environ.get("TINYGPT_PRESET"))
 
 
 @dataclass

@@ -108,6 +108,7 @@ def sample(
         prompt = _read_prompt(file)
     call.flags["sample.stop"] = ("--stop", stop or None)
     session = Session(call, stream=stream and not call.options.json)
+    session.report.quiet |= interactive
     inputs, seed = session.inputs_around("sample", session.trained(model), model), call.flags["sample.seed"]
     for text in _typed(prompt) if interactive else [prompt]:
         session.reload({"sample.prompt": ("PROMPT" if file is None else "--file", text), "sample.seed": seed})

@@ -3,7 +3,6 @@
 A killed holder's lock is free at once, because the kernel holds it, not the file; a forked child does not inherit it.
 """
 
-import errno
 import fcntl
 import os
 import sys
@@ -17,7 +16,6 @@ from tinygpt.errors import BusyError, StorageError
 from tinygpt.store import files
 
 _TOLD_AFTER = 1.0  # seconds
-_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _STARTED = datetime.now(UTC)
 
 Tell = Callable[[str], None]
@@ -93,9 +91,9 @@ def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tel
 def _try(fd: int, path: Path, shared: bool) -> bool:
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
-        if error.errno in _BUSY:
-            return False
         wrong = f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})"
         raise StorageError(wrong, hint="put the store on a local disk with `--store DIR`") from error
     return True
