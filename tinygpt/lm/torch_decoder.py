@@ -1,4 +1,4 @@
-"""The decoder that reads with the modules of lm/model.py, for GPUs and for more than one core has time for."""
+"""The decoder that reads with the modules of lm/model.py: for GPUs, and for more than one core should do alone."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from tinygpt.lm.weights import Array
 
 
 class TorchDecoder(Decoder):
-    """See Decoder.
+    """The one for any device.
 
     Args:
         model: on the device where it is to read.
