@@ -154,7 +154,7 @@ class RuntimeConfig(Table):
     """Where and how visibly to run. Nothing here enters a key; what may move the last bits is recorded in provenance."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="cuda, then mps, then cpu")
-    compile: bool = Field(False, description="have torch.compile fuse the blocks; minutes at first, worth it for long runs")
+    compile: bool = Field(False, description="have torch.compile fuse the blocks; slow to begin, for long runs")
     threads: int | None = Field(None, ge=1, le=4_096, description='CPU threads; "none" for one per core')
     progress: Literal["auto", "bar", "plain", "none"] = Field("auto", description="bars on a terminal, plain lines elsewhere")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")

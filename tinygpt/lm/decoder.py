@@ -19,7 +19,7 @@ from tinygpt.lm.weights import Array, load_into, model_tensors, require
 _EPSILON, _ONE, _HALF = (np.array(value, np.float32) for value in (1e-5, 1, 0.5))
 _LINEAR, _CUBIC = (np.array(value * math.sqrt(2 / math.pi), np.float32) for value in (1, 0.044715))  # of GELU
 PREFILL = 256  # positions read at once: bounds the (T, S) scores of a long prompt
-LARGE = 10**8  # weights times sequences: from here on PyTorch's threads, or a GPU, win back more than its import takes
+LARGE = 10**8  # weights times sequences: from here on PyTorch's import is a small part of the wait, and all cores can help
 
 
 class Decoder:
