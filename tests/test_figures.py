@@ -15,11 +15,11 @@ from matplotlib.transforms import Bbox
 from tinygpt.config import ModelConfig
 from tinygpt.figures.attention import head_maps, overview
 from tinygpt.figures.curves import compared, training_curves
+from tinygpt.figures.findings import Curves, Findings, smooth
 from tinygpt.figures.style import Format, drawable, style, to_bytes
 from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import analysis
 from tinygpt.lm.analysis import HeadWorth, Look
-from tinygpt.lm.findings import Curves, Findings, smooth
 from tinygpt.lm.model import GPT, initialise
 
 BASELINES = {"uniform": 5.0, "untrained": 5.01, "unigram": 4.0, "bigram": 3.0, "trigram": 2.5}

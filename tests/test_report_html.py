@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tinygpt.config import ModelConfig, PlotConfig, TrainConfig
+from tinygpt.figures.findings import Curves, Findings
 from tinygpt.lm.analysis import HeadWorth, Look, arrays_of, parts
-from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.report_html import render
 

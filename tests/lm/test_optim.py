@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm.model import GPT, initialise
-from tinygpt.lm.optim import build_optimizers, load_optimizer_tensors, lr_scale, optimizer_tensors
+from tinygpt.lm.optim import Muon, build_optimizers, load_optimizer_tensors, lr_scale, optimizer_tensors, orthogonal
 
 SMALL = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=24, context_length=8)
 
@@ -16,24 +16,77 @@ def model() -> GPT:
     return initialise(GPT(SMALL, 50), 0)
 
 
+def with_gradients(gpt: GPT, seed: int) -> GPT:
+    """The model, its gradients drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in gpt.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return gpt
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_every_parameter_is_updated_by_exactly_one_group_and_only_matrices_decay(optimizer):
-    gpt = model()
-    names = {parameter: name for name, parameter in gpt.named_parameters()}
-    seen = []
-    for group in (g for o in build_optimizers(gpt, TrainConfig(optimizer=optimizer)) for g in o.param_groups):
-        for parameter in group["params"]:
-            seen.append(names[parameter])
-            assert (group["weight_decay"] > 0) == (parameter.dim() >= 2), names[parameter]
-    assert sorted(seen) == sorted(names.values())
+def test_every_parameter_is_updated_by_exactly_one_optimizer_and_only_matrices_decay(optimizer):
+    gpt = with_gradients(model(), 0)
+    optimizers = build_optimizers(gpt, TrainConfig(optimizer=optimizer), "fp32")
+    names = [name for o in optimizers for name in {state.rpartition("/")[0] for state in o.state}]
+    assert sorted(names) == sorted(dict(gpt.named_parameters()))
+    for parameter in gpt.parameters():  # with a gradient of zero, decay is all that is left
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.data.fill_(1)
+    for o in optimizers:
+        o.step(1.0)
+    for name, parameter in gpt.named_parameters():
+        assert bool((parameter < 1).all()) == (parameter.dim() >= 2), name
 
 
-def test_muon_takes_the_matrices_of_the_blocks():
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_take_the_steps_of_torch_optim(precision):
+    config = TrainConfig(optimizer="muon", learning_rate=1e-2, weight_decay=0.1)
+    ours, theirs = model(), model()
+    blocks = {n: p for n, p in theirs.named_parameters() if n.startswith("blocks.") and p.dim() == 2}
+    others = {n: p for n, p in theirs.named_parameters() if n not in blocks}
+    decay = [
+        {"params": [p for p in others.values() if (p.dim() >= 2) == matrices], "weight_decay": 0.1 * matrices}
+        for matrices in (0, 1)
+    ]
+    adamw = torch.optim.AdamW(decay, lr=1e-2, betas=(0.9, 0.95))
+    muon = torch.optim.Muon(blocks.values(), lr=0.02, weight_decay=0.1)
+    optimizers = build_optimizers(ours, config, precision)
+    for step in range(5):
+        with_gradients(ours, step)
+        with_gradients(theirs, step)
+        for group in (*adamw.param_groups, *muon.param_groups):
+            group["lr"] = (0.01 if group in adamw.param_groups else 0.02) * (step + 1) / 5
+        adamw.step()
+        muon.step()
+        for o in optimizers:
+            o.step((step + 1) / 5)
+    for name, parameter in ours.named_parameters():
+        peer = dict(theirs.named_parameters())[name]
+        tolerance = 5e-3 if name in blocks else 1e-6  # torch's Muon multiplies in bf16; five steps move a weight by up to 0.06
+        torch.testing.assert_close(parameter, peer, rtol=0, atol=tolerance)
+
+
+def test_orthogonal_keeps_singular_vectors_and_evens_singular_values():
+    x = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(0)).mul_(100)
+    for wide, tall in ((orthogonal(x), orthogonal(x.mT)),):
+        values = torch.linalg.svdvals(wide)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+        torch.testing.assert_close(wide, tall.mT)
+        u, _, v = torch.linalg.svd(x, full_matrices=False)
+        rotated = u.mT @ wide @ v.mT  # diagonal, if the singular vectors are those of x
+        torch.testing.assert_close(rotated, torch.diag_embed(torch.diagonal(rotated, dim1=1, dim2=2)), rtol=0, atol=1e-4)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_in_the_precision_of_the_run():
     gpt = model()
-    _, muon = build_optimizers(gpt, TrainConfig(optimizer="muon"))
-    assert isinstance(muon, torch.optim.Muon)
-    taken = {id(p) for g in muon.param_groups for p in g["params"]}
-    assert taken == {id(p) for n, p in gpt.named_parameters() if n.startswith("blocks.") and p.dim() == 2}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        *_, muon = build_optimizers(gpt, TrainConfig(optimizer="muon"), precision)
+        assert isinstance(muon, Muon)
+        assert muon.dtype == dtype
+        taken = {name.removesuffix("/momentum_buffer") for name in muon.state}
+        assert taken == {n for n, p in gpt.named_parameters() if n.startswith("blocks.") and p.dim() == 2}
 
 
 def test_reference_schedule_is_linear_for_500_steps_then_a_cosine_to_zero():
@@ -72,29 +125,30 @@ def test_rate_rises_then_falls_and_is_never_zero_or_above_the_peak(steps, schedu
 def test_optimizer_state_survives_by_name(optimizer):
     config = TrainConfig(optimizer=optimizer)
     first, second = model(), model()
-    ours, theirs = build_optimizers(first, config), build_optimizers(second, config)
-    for parameter in first.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    ours, theirs = (build_optimizers(gpt, config, "fp32") for gpt in (first, second))
+    with_gradients(first, 0)
     for o in ours:
-        o.step()
-    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(first, ours).items()}
-    load_optimizer_tensors(second, theirs, saved)
-    again = optimizer_tensors(second, theirs)
+        o.step(1.0)
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(ours).items()}
+    load_optimizer_tensors(theirs, saved)
+    second.load_state_dict(first.state_dict())
+    again = optimizer_tensors(theirs)
     assert saved.keys() == again.keys()
     assert all(torch.equal(saved[name], again[name]) for name in saved)
+    for gpt, optimizers in ((first, ours), (second, theirs)):  # and is what the next step uses
+        with_gradients(gpt, 1)
+        for o in optimizers:
+            o.step(1.0)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape"])
 def test_state_that_does_not_fit_is_refused_by_name(damage):
     config, gpt = TrainConfig(), model()
-    optimizers = build_optimizers(gpt, config)
-    for parameter in gpt.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizers[0].step()
-    saved = optimizer_tensors(gpt, optimizers)
+    saved = optimizer_tensors(build_optimizers(gpt, config, "fp32"))
     if damage == "missing":
         saved = {name: t for name, t in saved.items() if not name.startswith("norm.bias/")}
     else:
         saved["norm.bias/exp_avg"] = torch.zeros(3)
     with pytest.raises(ValueError, match=r"norm\.bias"):
-        load_optimizer_tensors(gpt, build_optimizers(gpt, config), saved)
+        load_optimizer_tensors(build_optimizers(gpt, config, "fp32"), saved)

@@ -19,7 +19,7 @@ from tinygpt.corpus import Stories
 from tinygpt.lm.dataset import Batches, Tokens, encode_stories, is_validation
 from tinygpt.lm.evaluation import mean_loss
 from tinygpt.lm.model import GPT, initialise
-from tinygpt.lm.precision import choose_device, choose_precision
+from tinygpt.lm.precision import choose_device, choose_precision, prepare_cpu
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.lm.training import TrainState, train_step
 from tinygpt.report import Report
@@ -87,6 +87,7 @@ def bench_learn(source: str, heldout: str | None, minutes: float, names: Iterabl
 
 def learn(name: str, data: Data, budget: float, report: Report) -> dict[str, Any]:
     """Train one recipe for `budget` seconds."""
+    prepare_cpu(None)
     config, device = recipe(name), choose_device("auto")
     precision = choose_precision(config.train.precision, device).name
     order = Replacement if name == "nanogpt" else Batches

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
+from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, threads_of, versions
 from tinygpt.config import ModelConfig, SampleConfig, TokenizerConfig
 from tinygpt.hashing import Key, hash_json
 from tinygpt.lm.decoder import NumpyDecoder
@@ -49,7 +49,7 @@ def bench_sample(threads: int | None, rounds: int, note: Callable[[str], None]) 
         note: told what is being measured.
     """
     note(f"measuring {len(CONTENDERS)} contenders at batch 1 and 32: {rounds} rounds")
-    report: dict[str, Any] = in_own_process("tinygpt.bench.sample", rounds, threads=threads)
+    report: dict[str, Any] = in_own_process("tinygpt.bench.sample", rounds, **threads_of(threads))
     note(f"measuring {rounds} cold starts")
     return report | {"first_token_ms": first_token_ms(rounds)}
 

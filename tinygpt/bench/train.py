@@ -1,8 +1,8 @@
 """How fast training is, as ratios against peers measured in the same run.
 
 Every contender trains the reference model on the same random tokens, 16 sequences of 256, with AdamW. Steps are interleaved
-(A B C A B C ...) and medians compared, because machines are noisy. Each block runs in a process of its own, so that its CPU
-capability can be set; peak memory is that of one process per contender.
+(A B C A B C ...) and medians compared, because machines are noisy. Each contender has a process of its own, so that its
+memory is its own, and how it is managed.
 """
 
 import json
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tinygpt.bench.peers import hugging_face, in_own_process, median_seconds, ratios, versions
+from tinygpt.bench.peers import hugging_face, in_own_process, in_turns, ratios, take_turns, threads_of, versions
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.lm import model as model_module
 from tinygpt.lm.costs import costs
 from tinygpt.lm.dataset import Batches
 from tinygpt.lm.model import GPT, initialise
-from tinygpt.lm.precision import choose_precision
+from tinygpt.lm.precision import choose_precision, prepare_cpu
 from tinygpt.lm.training import TrainState, train_step
 
 BATCH, VOCAB = 16, 8_000
@@ -53,28 +53,32 @@ def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -
     """All blocks; the first block's keys stand at the top level, those of the others under their names."""
     report: dict[str, Any] = {}
     for name, block in BLOCKS.items():
-        note(f"measuring {name or 'dropout 0'}: {rounds} rounds of {len(CONTENDERS)} contenders")
-        environ = {"ATEN_CPU_CAPABILITY": "avx2"} if block.avx2 else {}
-        run = partial(in_own_process, "tinygpt.bench.train", name, rounds, threads=threads, **environ)
-        measured = run()
-        peak = measured["peak_rss_mib"] = {who: run(who) for who in measured["tokens_per_second_all"]}
-        peer = "hf_fp32" if block.avx2 else "hf_bf16"
-        measured["peak_rss_ratio_vs_hf"] = peak["tinygpt"] / peak[peer] if peer in peak else None
+        there = [who for who in CONTENDERS if measurable(who, block)]
+        note(f"measuring {name or 'dropout 0'}: {rounds} rounds of {len(there)} contenders")
+        environ = threads_of(threads) | ({"ATEN_CPU_CAPABILITY": "avx2"} if block.avx2 else {})
+        seconds, peaks = in_turns({who: [__name__, name, who] for who in there}, rounds, **environ)
+        machine = in_own_process(__name__, name, "machine", **environ)
+        measured = _block(seconds, peaks, machine, "hf_fp32" if block.avx2 else "hf_bf16")
         report |= {name: measured} if name else measured
     return report
 
 
-def measure_block(block: Block, rounds: int) -> dict[str, Any]:
-    """Tokens per second of every contender, the ratios, and the share of the matrix rate."""
-    seconds = median_seconds({name: step for name in CONTENDERS if (step := contender(name, block))}, rounds)
+def _block(seconds: dict[str, float], peaks: dict[str, float], machine: dict[str, Any], peer: str) -> dict[str, Any]:
+    """Tokens per second of every contender, the ratios, the share of the matrix rate, and memory beside that of `peer`."""
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
+    measured = {"tokens_per_second": rates["tinygpt"], "tokens_per_second_all": rates, **ratios(rates, PEERS)}
+    measured["matrix_rate_share"] = flops * rates["tinygpt"] / machine.pop("matrix_rate")
+    measured["peak_rss_ratio_vs_hf"] = peaks["tinygpt"] / peaks[peer] if peer in peaks else None
+    return {**measured, "peak_rss_mib": peaks, **machine}
+
+
+def machine() -> dict[str, Any]:
+    """What this process can do."""
     precision = choose_precision("auto", torch.device("cpu")).name
-    share = flops * rates["tinygpt"] / matrix_rate(precision)
-    measured = {"tokens_per_second": rates["tinygpt"], "tokens_per_second_all": rates, "matrix_rate_share": share}
-    machine = {"threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-    used = {"precision": precision, "versions": versions("tinygpt", "torch", "transformers")}
-    return {**measured, **ratios(rates, PEERS), **machine, **used}
+    capability, used = torch.backends.cpu.get_cpu_capability(), versions("tinygpt", "torch", "transformers")
+    found = {"matrix_rate": matrix_rate(precision), "precision": precision, "threads": torch.get_num_threads()}
+    return {**found, "cpu_capability": capability, "versions": used}
 
 
 def matrix_rate(precision: str) -> float:
@@ -83,16 +87,21 @@ def matrix_rate(precision: str) -> float:
     return 2 * 2048**3 / min(timeit.repeat(lambda: torch.mm(a, b), number=1))
 
 
-def contender(name: str, block: Block) -> Step | None:
-    """A function that takes one training step, or None where the peer is not installed, or has no such arithmetic."""
+def measurable(name: str, block: Block) -> bool:
+    """Whether the peer is installed, and its arithmetic is the block's."""
+    return not name.startswith("hf") or bool(find_spec("transformers") and not (name == "hf_bf16" and block.avx2))
+
+
+def contender(name: str, block: Block) -> Step:
+    """A function that takes one training step."""
     if name.startswith("hf"):
-        there = find_spec("transformers") and not (name == "hf_bf16" and block.avx2)
-        return _hugging_face(block, bf16=name == "hf_bf16") if there else None
+        return _hugging_face(block, bf16=name == "hf_bf16")
     return _tinygpt(block) if name == "tinygpt" else _plain(block)
 
 
 def _tinygpt(block: Block) -> Step:
     recipe = TrainConfig(batch_size=BATCH, grad_accum_steps=1)
+    prepare_cpu(None)
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     state = TrainState.start(model, recipe, choose_precision("auto", torch.device("cpu")).name)
     tokens = np.random.default_rng(0).integers(0, VOCAB, 200_000).astype(np.uint16)
@@ -102,12 +111,13 @@ def _tinygpt(block: Block) -> Step:
 
 def _plain(block: Block) -> Step:
     """Our model as one writes it first: explicit attention, PyTorch's dropout, all logits at once, fp32, AdamW as it comes."""
+    textbook: Any = {"dropout": lambda x, p, *_: F.dropout(x, p), "gelu": partial(F.gelu, approximate="tanh")}
+    mock.patch.multiple(model_module, **textbook).start()  # for good: this process measures nothing else
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     noise: Any = "PyTorch's own"
 
     def loss(tokens: Any) -> Any:
-        with mock.patch.object(model_module, "dropout", lambda x, p, *_: F.dropout(x, p)):
-            logits = model(tokens[:, :-1], noise, explicit=True)
+        logits = model(tokens[:, :-1], noise, explicit=True)
         return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
     return _textbook_step(model, loss, ModelConfig().context_length + 1)
@@ -139,20 +149,12 @@ def _textbook_step(model: Any, loss_of: Callable[[Any], Any], length: int) -> St
     return step
 
 
-def peak_mib(step: Step) -> float:
-    """Peak resident memory of this process after a few steps."""
-    import resource  # not on Windows
-
-    for _ in range(4):
-        step()
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def main(block: str, rounds: str, name: str = "") -> None:
-    """Print the figures of a block, or the peak memory of the contender of that name."""
-    step = contender(name, BLOCKS[block]) if name else None
-    print(json.dumps(peak_mib(step) if step else measure_block(BLOCKS[block], int(rounds))))  # noqa: T201
+def main(block: str, name: str) -> None:
+    """Take the turns of a contender, or tell what the machine can do."""
+    if name == "machine":
+        print(json.dumps(machine()))  # noqa: T201
+    else:
+        take_turns(contender(name, BLOCKS[block]))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for com
 def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
     """Show what runs differ in, and their training curves in one picture."""
     from tinygpt.figures.curves import compared
+    from tinygpt.figures.findings import Curves
     from tinygpt.figures.style import style, to_bytes
-    from tinygpt.lm.findings import Curves
 
     store = call.store()
     found = {run.id: run for run in (store.resolve(digits, "train") for digits in runs)}

@@ -8,9 +8,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from tinygpt.figures.findings import Findings
 from tinygpt.figures.style import add_axes, drawable
 from tinygpt.lm.analysis import Array
-from tinygpt.lm.findings import Findings
 
 COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white
 SCALE = PowerNorm(0.5, 0, 1)  # a weight of a few percent is seen, and all heads share one scale

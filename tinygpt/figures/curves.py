@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
+from tinygpt.figures.findings import Curves, smooth
 from tinygpt.figures.style import BLUE, GREEN, GREY, ORANGE, RED, legend_below
-from tinygpt.lm.findings import Curves, smooth
 
 
 def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:

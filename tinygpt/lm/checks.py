@@ -106,11 +106,11 @@ def resume_changes_nothing(config: ModelConfig = SMALL, optimizer: str = "adamw"
     for step in range(recipe.max_steps):
         if step == 5:
             saved = weights.dump(weights.model_tensors(straight.model))
-            moments = copy.deepcopy(optimizer_tensors(straight.model, straight.optimizers))
+            moments = copy.deepcopy(optimizer_tensors(straight.optimizers))
         train_step(straight, batches, recipe)
     resumed = TrainState.start(_model(config), recipe, "fp32")
     weights.load_into(weights.model_tensors(resumed.model), weights.read_arrays(saved))
-    load_optimizer_tensors(resumed.model, resumed.optimizers, moments)
+    load_optimizer_tensors(resumed.optimizers, moments)
     for resumed.step in range(5, recipe.max_steps):
         train_step(resumed, batches, recipe)
     differing = [name for name, p in straight.parameters.items() if not torch.equal(p, resumed.parameters[name])]

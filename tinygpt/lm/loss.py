@@ -19,6 +19,7 @@ from tinygpt.lm.noise import Noise
 LossFunction = Callable[[GPT, Tensor, Tensor, Noise | None], Tensor]
 
 CHUNK_LOGITS = 1 << 21  # held at a time: few enough for the cache, many enough for the matrix unit
+COLUMNS = 1 << 10  # summed in the precision of the products, before their sums are added in fp32
 SAFE_EXPONENT = 60.0  # exp of this, summed over 65,536 entries, is far from the largest fp32 and bf16 number
 
 
@@ -73,19 +74,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
         losses = torch.empty((len(x), 1), dtype=exact, device=x.device)
         rows = min(len(x), max(1, CHUNK_LOGITS // len(w)))
-        logits, grad_part = x.new_empty(rows, len(w)), torch.empty_like(w)
+        logits, grad_part, every_row = x.new_empty(rows, len(w)), torch.empty_like(w), torch.arange(0, rows, device=x.device)
         shift_needed = device != "cpu" or not _largest_logit(x, w) < SAFE_EXPONENT
         for start in range(0, len(x), rows):
             part = slice(start, min(start + rows, len(x)))
             e = torch.mm(x[part], w.T, out=logits[: part.stop - start])  # logits, then their exponentials, (rows, V)
             if shift_needed:
                 e.sub_(e.amax(dim=1, keepdim=True))
-            target = targets[part].unsqueeze(1)
-            at_target = e.gather(1, target).to(exact)
-            total = e.exp_().sum(dim=1, keepdim=True, dtype=exact)
+            at = every_row[: len(e)], targets[part]
+            at_target = e[at].to(exact).unsqueeze(1)
+            # a sum in fp32 would first copy all of e; those of 1,024 columns are rounded, which averages out
+            sums = [columns.sum(dim=1) for columns in torch.split(e.exp_(), COLUMNS, dim=1)]
+            total = torch.stack(sums, dim=1).sum(dim=1, keepdim=True, dtype=exact)
             losses[part] = total.log() - at_target
             # d loss / d logits = softmax - one-hot; the division by `total` is left to the narrow matrices
-            e.scatter_(1, target, (at_target.exp() - total).to(dtype))
+            e[at] = (at_target.exp() - total).to(dtype).squeeze(1)  # scatter_ would copy all of e twice
             torch.mm(e, w, out=grad_x[part]).div_(total)
             grad_w += torch.mm(e.T, (x[part] / total).to(dtype), out=grad_part)
         ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.config import ModelConfig
+from tinygpt.lm.activation import gelu
 from tinygpt.lm.attention import causal_attention
 from tinygpt.lm.noise import Noise, Place, dropout
 
@@ -67,7 +68,7 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout, self.layer = config.dropout, layer
         self.up = nn.Linear(config.d_model, config.d_ff)
-        self.activation: nn.Module = nn.GELU(approximate="tanh") if config.activation == "gelu" else nn.ReLU()
+        self.activation = gelu if config.activation == "gelu" else torch.relu
         self.down = nn.Linear(config.d_ff, config.d_model)
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:

@@ -1,41 +1,113 @@
-"""The update: parameter groups, AdamW, Muon, and the learning rate as a function of the step.
+"""The update: AdamW, Muon, and the learning rate as a function of the step.
 
+Both are written here rather than taken as classes of torch.optim: those load torch's compiler, a second and 70 MiB before the
+first step, and its Muon multiplies in bf16 where no hardware does, which takes longer than the rest of the step.
 Optimizer state is kept by parameter name, so that a parameter added or moved can never receive another's moments.
 """
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from tinygpt.config import TrainConfig
 from tinygpt.lm.model import GPT
 
+Parameters = Mapping[str, nn.Parameter]
 
-def build_optimizers(model: GPT, config: TrainConfig) -> list[Optimizer]:
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), all parameters in one fused pass.
+
+    `state` is all that a step remembers, named `parameter/what`, e.g. `norm.bias/exp_avg`.
+    """
+
+    def __init__(self, parameters: Parameters, config: TrainConfig, weight_decay: float) -> None:
+        self.parameters, self.learning_rate = list(parameters.values()), config.learning_rate
+        self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        named = {"exp_avg": self.means, "exp_avg_sq": self.squares, "step": self.steps}
+        self.state = {f"{name}/{key}": t for key, ts in named.items() for name, t in zip(parameters, ts, strict=True)}
+        how = partial(adamw, fused=True, amsgrad=False, maximize=False, eps=1e-8, weight_decay=weight_decay)
+        self.update = partial(how, beta1=config.beta1, beta2=config.beta2)
+
+    def step(self, scale: float) -> None:
+        """Change the parameters by their gradients, and drop them; at `scale` times the peak rate."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.update([*self.parameters], gradients, self.means, self.squares, [], self.steps, lr=self.learning_rate * scale)
+        for p in self.parameters:
+            p.grad = None
+
+
+class Muon:
+    """Momentum made orthogonal (Jordan et al. 2024), with decoupled weight decay (Liu et al. 2025); for matrices. Else as AdamW.
+
+    Args:
+        dtype: of the products; bf16 is enough, where the hardware has it.
+    """
+
+    MOMENTUM = 0.95
+
+    def __init__(self, parameters: Parameters, config: TrainConfig, dtype: torch.dtype) -> None:
+        self.learning_rate, self.weight_decay, self.dtype = config.muon_learning_rate, config.weight_decay, dtype
+        self.alike: list[tuple[list[nn.Parameter], Tensor]] = []  # matrices of one shape, whose products are taken together
+        self.state: dict[str, Tensor] = {}
+        for shape in dict.fromkeys(p.shape for p in parameters.values()):
+            named = {name: p for name, p in parameters.items() if p.shape == shape}
+            momentum = torch.zeros_like(torch.stack([*named.values()]))
+            self.alike.append(([*named.values()], momentum))
+            self.state |= {f"{name}/momentum_buffer": m for name, m in zip(named, momentum, strict=True)}
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        """See AdamW.step."""
+        rate = self.learning_rate * scale
+        for parameters, momentum in self.alike:
+            gradients = torch.stack([p.grad for p in parameters if p.grad is not None])  # (n, rows, columns)
+            momentum.lerp_(gradients, 1 - self.MOMENTUM)
+            updates = orthogonal(gradients.lerp_(momentum, self.MOMENTUM).to(self.dtype))  # Nesterov's momentum
+            rows, columns = momentum.shape[1:]
+            for p, update in zip(parameters, updates, strict=True):
+                p.mul_(1 - rate * self.weight_decay).add_(update, alpha=-rate * math.sqrt(max(1, rows / columns)))
+                p.grad = None
+
+
+Optimizer = AdamW | Muon
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Matrices with the singular vectors of `x` and singular values near 1, (n, rows, columns).
+
+    Five steps of a Newton-Schulz iteration, whose polynomial takes values from (0, 1] to about 0.7 to 1.2 (Jordan et al. 2024).
+    """
+    a, b, c = 3.4445, -4.775, 2.0315
+    wide = x if x.shape[1] <= x.shape[2] else x.mT  # x x^T then is the smaller product
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if x.shape[1] <= x.shape[2] else wide.mT
+
+
+def build_optimizers(model: GPT, config: TrainConfig, precision: str) -> list[Optimizer]:
     """The optimizers of `config.optimizer`; every parameter belongs to exactly one.
 
-    AdamW (Loshchilov & Hutter 2019) decays matrices only. With "muon", the matrices of the blocks go to Muon (Jordan et al. 2024;
-    weight decay and scaling as in Liu et al. 2025), embeddings, biases and LayerNorms to AdamW.
+    AdamW decays matrices only. With "muon", the matrices of the blocks go to Muon, embeddings, biases and LayerNorms to AdamW.
     """
-    muon, matrices, vectors = [], [], []
+    muon, matrices, vectors = {}, {}, {}
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
-            vectors.append(parameter)
+            vectors[name] = parameter
         elif config.optimizer == "muon" and name.startswith("blocks."):
-            muon.append(parameter)
+            muon[name] = parameter
         else:
-            matrices.append(parameter)
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
-    optimizers: list[Optimizer] = [adamw]
+            matrices[name] = parameter
+    optimizers: list[Optimizer] = [AdamW(matrices, config, config.weight_decay), AdamW(vectors, config, 0.0)]
     if muon:
-        optimizers.append(torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = float(group["lr"])
+        optimizers.append(Muon(muon, config, torch.bfloat16 if precision == "bf16" else torch.float32))
     return optimizers
 
 
@@ -63,32 +135,18 @@ def warmup_steps(config: TrainConfig) -> int:
     return config.warmup_steps or round((config.warmup_fraction or 0) * config.max_steps)
 
 
-def set_learning_rate(optimizers: list[Optimizer], scale: float) -> None:
-    """Give every parameter group `scale` times its peak rate."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * scale
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """All optimizer state by name; see Optimizer.state."""
+    return {name: tensor for optimizer in optimizers for name, tensor in optimizer.state.items()}
 
 
-def optimizer_tensors(model: GPT, optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """All optimizer state as tensors named `parameter/state`, e.g. `norm.bias/exp_avg`; empty before the first step."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    states = [(names[parameter], state) for optimizer in optimizers for parameter, state in optimizer.state.items()]
-    return {f"{name}/{key}": torch.as_tensor(value) for name, state in states for key, value in state.items()}
-
-
-def load_optimizer_tensors(model: GPT, optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Put back what optimizer_tensors gave.
 
     Raises:
         ValueError: a parameter has no state in `tensors`, or one of another shape.
     """
-    names = {parameter: f"{name}/" for name, parameter in model.named_parameters()}
-    for optimizer in optimizers:
-        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
-            name = names[parameter]
-            state = {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.startswith(name)}
-            if not state or any(t.dim() and t.shape != parameter.shape for t in state.values()):
-                raise ValueError(f"no optimizer state that fits `{name[:-1]}`")
-            # Adam's step counter stays where fused AdamW keeps it, too: beside the parameter, in fp32
-            optimizer.state[parameter] = {key: tensor.to(parameter.device, torch.float32) for key, tensor in state.items()}
+    for name, tensor in optimizer_tensors(optimizers).items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise ValueError(f"no optimizer state that fits `{name.rpartition('/')[0]}`")
+        tensor.copy_(tensors[name])

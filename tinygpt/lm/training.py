@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.optim import Optimizer
 
 from tinygpt.config import TrainConfig
 from tinygpt.errors import DivergedError
@@ -19,7 +18,7 @@ from tinygpt.lm.dataset import Batches
 from tinygpt.lm.loss import LOSSES
 from tinygpt.lm.model import GPT
 from tinygpt.lm.noise import Noise
-from tinygpt.lm.optim import build_optimizers, lr_scale, set_learning_rate
+from tinygpt.lm.optim import Optimizer, build_optimizers, lr_scale
 from tinygpt.lm.ranks import ALONE, Ranks
 
 
@@ -61,7 +60,7 @@ class TrainState:
     @classmethod
     def start(cls, model: GPT, config: TrainConfig, precision: str) -> "TrainState":
         """The state before the first step."""
-        return cls(model, build_optimizers(model, config), precision=precision)
+        return cls(model, build_optimizers(model, config, precision), precision=precision)
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -115,10 +114,8 @@ def train_step(state: TrainState, batches: Batches, config: TrainConfig) -> Step
         raise diverged(record, state.parameters)
     if config.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), config.grad_clip, norm)
-    set_learning_rate(state.optimizers, lr_scale(step, config))
     for optimizer in state.optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizer.step(lr_scale(step, config))
     state.step = step
     return record
 

@@ -12,8 +12,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from tinygpt.figures.findings import Curves, Findings, smooth
 from tinygpt.lm.analysis import Array, Look
-from tinygpt.lm.findings import Curves, Findings, smooth
 
 CURVE_POINTS = 800
 SPECTRUM_POINTS = 64

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tinygpt.config import Config, SampleConfig
 from tinygpt.errors import InputError
@@ -27,7 +26,7 @@ from tinygpt.lm.decoder import Decoder, decoder_for
 from tinygpt.lm.evaluation import Evaluation, Score, evaluate, mean_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.ngrams import ngram_losses
-from tinygpt.lm.precision import choose_device
+from tinygpt.lm.precision import choose_device, prepare_cpu
 from tinygpt.lm.report_card import longest_matches, report_card, unseen_words, words
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import END_OF_STORY, Tokenizer
@@ -53,9 +52,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
     train, held_out = (read_tokens(inputs["build-dataset"].open(name), tokenizer.vocab_size) for name in ("train.bin", "val.bin"))
     tokens = held_out if config.eval.text is None else encode_text(read_text(Path(config.eval.text)), tokenizer)
+    prepare_cpu(config.runtime.threads)
     device = choose_device(config.runtime.device)
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
 
     card = inputs["train"].read_json("config.json")
     arrays = inputs["train"].read("model.safetensors")

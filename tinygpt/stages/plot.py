@@ -6,20 +6,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from tinygpt.config import Config
 from tinygpt.errors import ConfigError
 from tinygpt.figures.attention import head_maps, overview
 from tinygpt.figures.curves import training_curves
+from tinygpt.figures.findings import Curves, Findings
 from tinygpt.figures.style import style, to_bytes
 from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import weights
 from tinygpt.lm.analysis import Look, arrays_of, head_worth, parts, token_labels
 from tinygpt.lm.dataset import Tokens, read_tokens
-from tinygpt.lm.findings import Curves, Findings
 from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.precision import prepare_cpu
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.report import Report
 from tinygpt.report_html import render
@@ -40,8 +40,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     Raises:
         ConfigError: `plot.text` is empty.
     """
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
+    prepare_cpu(config.runtime.threads)
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
     validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
     findings = find(config, inputs, tokenizer, validation, report)

@@ -16,7 +16,7 @@ from tinygpt.lm.dataset import Batches, read_tokens
 from tinygpt.lm.decoder import decoder_for
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
-from tinygpt.lm.precision import Precision, choose_device, choose_precision, compile_blocks
+from tinygpt.lm.precision import Precision, choose_device, choose_precision, compile_blocks, prepare_cpu
 from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
@@ -61,9 +61,8 @@ class Run:
         tokens, self.validation = (read_tokens(dataset.open(name), vocab_size) for name in ("train.bin", "val.bin"))
         self.batches = Batches(tokens, config.model.context_length, config.train.seed, config.train.story_starts)
 
+        prepare_cpu(config.runtime.threads)
         device = choose_device(config.runtime.device)
-        if config.runtime.threads:
-            torch.set_num_threads(config.runtime.threads)
         self.precision = choose_precision(config.train.precision, device)
         if checkpoint is not None:
             self.precision = Precision(checkpoint.read_json("config.json")["precision"], "chosen when the run began")
@@ -92,7 +91,7 @@ class Run:
         weights.load_into(weights.model_tensors(self.state.model), weights.read_arrays(artifact.read("model.safetensors")))
         arrays = weights.read_arrays(artifact.read("optimizer.safetensors"))
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        load_optimizer_tensors(self.state.model, self.state.optimizers, tensors)
+        load_optimizer_tensors(self.state.optimizers, tensors)
 
     def _resume(self, checkpoint: Artifact) -> None:
         saved = checkpoint.read_json("state.json")
@@ -164,7 +163,7 @@ class Run:
         return {
             "model.safetensors": self.model_bytes(),
             "best/model.safetensors": self.best,
-            "optimizer.safetensors": weights.dump(optimizer_tensors(self.state.model, self.state.optimizers)),
+            "optimizer.safetensors": weights.dump(optimizer_tensors(self.state.optimizers)),
             "metrics.jsonl": "".join(line + "\n" for line in self.metrics).encode(),
             "config.json": json.dumps(card, indent=2, sort_keys=True).encode() + b"\n",
             "tokenizer.json": self.tokenizer_json,
