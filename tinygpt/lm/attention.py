@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinygpt.lm.noise import Noise, Place, dropout
+from tinygpt.lm.noise import Noise, Place, dropout_scale, masked
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | None, layer: int) -> Tensor:
@@ -29,7 +29,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | N
         scaled, bias = (q * (1 / math.sqrt(D))).reshape(B * H, T, D), _causal_bias(T, q.dtype, q.device)
         scores = torch.baddbmm(bias, scaled, k.reshape(B * H, T, D).mT)  # (B*H, T, T)
         weights = scores.softmax(dim=-1).view(B, H, T, T)
-        weights = dropout(weights, p, noise, layer, Place.ATTENTION)
+        if noise is not None and p > 0:
+            weights, v = masked(weights, p, noise, layer, Place.ATTENTION), v * dropout_scale(p)
         return weights @ v
 
 

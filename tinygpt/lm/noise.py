@@ -60,10 +60,13 @@ def dropout(x: Tensor, p: float, noise: Noise | None, layer: int, place: Place) 
     Returns:
         Same shape and dtype as x.
     """
-    if noise is None or p == 0:
-        return x
+    return x if noise is None or p == 0 else masked(x, p, noise, layer, place) * dropout_scale(p)
+
+
+def masked(x: Tensor, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
+    """Dropout that leaves the rest unscaled, for whoever can scale something narrower."""
     kept: Tensor = _Masked.apply(x, keep_mask(x.shape, p, noise, layer, place))  # type: ignore[no-untyped-call]
-    return kept * dropout_scale(p)
+    return kept
 
 
 def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
