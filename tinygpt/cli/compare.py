@@ -1,6 +1,5 @@
 """`tinygpt compare`: runs beside each other, in a table and in one picture."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +28,7 @@ def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
     found = {run.id: run for run in (store.resolve(digits, "train") for digits in runs)}
     if len(found) < 2:
         raise UsageError("one run has nothing to be compared with", hint="name two; `tinygpt artifacts ls train` lists them")
-    metrics = {id_: [json.loads(row) for row in run.read("metrics.jsonl").splitlines()] for id_, run in found.items()}
+    metrics = {id_: run.read_rows("metrics.jsonl") for id_, run in found.items()}
     facts = [dict(_settings(store, run)) | _results(store, run, metrics[id_]) for id_, run in found.items()]
     known = dict.fromkeys(name for each in facts for name in each)
     names = [name for name in known if len({str(each.get(name)) for each in facts}) > 1]

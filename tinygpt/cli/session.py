@@ -224,13 +224,12 @@ def describe_run(train: Artifact) -> str:
 
 def evaluations(train: Artifact) -> list[float]:
     """The validation perplexities of a run, in the order of its steps."""
-    rows = map(json.loads, train.read("metrics.jsonl").splitlines())
-    return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
+    return [row["val_perplexity"] for row in train.read_rows("metrics.jsonl") if row["kind"] == "eval"]
 
 
 def stories(artifact: Artifact) -> list[str]:
     """The stories of a sample artifact."""
-    return [json.loads(line)["text"] for line in artifact.read("samples.jsonl").splitlines()]
+    return [story["text"] for story in artifact.read_rows("samples.jsonl")]
 
 
 def print_samples(artifact: Artifact, *, as_json: bool) -> None:

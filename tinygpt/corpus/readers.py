@@ -37,13 +37,12 @@ def stories(files: Sequence[StoryFile], field: str, report: Report) -> Iterator[
         try:
             if not file.path.stat().st_size:
                 continue
-            match file.format:
-                case ".txt":
-                    yield from _text(file, report if len(files) == 1 else None)
-                case ".jsonl" | ".json":
-                    yield from _json(file, field)
-                case _:
-                    yield from _table(file, field)
+            if file.format == ".txt":
+                yield from _text(file, report if len(files) == 1 else None)
+            elif file.format in (".jsonl", ".json"):
+                yield from _json(file, field)
+            else:
+                yield from _table(file, field)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"cannot read `{file.name}`: {reason(error)}") from error
 

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from tinygpt.errors import InputError
 
 _HINT = "name the field of the stories, e.g., `--set data.text_field=story`"
 
 
-def import_datasets() -> ModuleType:
+def import_datasets() -> Any:
     """The `datasets` library without its bars, logs and counting of downloads.
 
     It counts each use, of local files too, by a request to a server of its own; that must be switched off before it is imported.
@@ -23,7 +22,7 @@ def import_datasets() -> ModuleType:
     datasets.disable_progress_bars()
     for library in (datasets, huggingface_hub):
         library.utils.logging.set_verbosity(50)  # critical only: every failure reaches the user as one of our errors
-    return cast(ModuleType, datasets)
+    return datasets
 
 
 def text_of(record: object, field: str, where: str) -> str:
