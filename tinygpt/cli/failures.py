@@ -1,13 +1,12 @@
 """Errors as the user sees them: one form, one exit code each, and wrong flags answered with the nearest right one."""
 
-import difflib
 import errno
 import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -40,12 +39,6 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["--help"])
-
-
-def did_you_mean(typed: str, known: Iterable[str], otherwise: str) -> str:
-    """A hint that names the nearest of what is known, or says something else."""
-    near = difflib.get_close_matches(typed, list(known), 1)
-    return f"did you mean `{near[0]}`?" if near else otherwise
 
 
 class Stopped(KeyboardInterrupt):

@@ -11,15 +11,15 @@ from importlib import import_module
 from pathlib import Path
 
 from tinygpt.cli import ranks
-from tinygpt.cli.artifacts import record
+from tinygpt.cli.artifacts import evaluations, record
 from tinygpt.cli.options import Call
 from tinygpt.config import Config, HubSource, parse_source
 from tinygpt.errors import CorruptArtifactError, InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
 from tinygpt.report import Report, duration
-from tinygpt.store import Artifact, Inputs, Out, Store
-from tinygpt.ui import Screen, escape_json, number, say_product
+from tinygpt.store import Artifact, Inputs, Out
+from tinygpt.ui import Screen, number
 
 
 class Session:
@@ -220,37 +220,6 @@ def describe_run(train: Artifact) -> str:
     perplexities = evaluations(train)
     facts = [f"preset {preset}" if preset else "", f"{age} old", f"perplexity {number(perplexities[-1])}" if perplexities else ""]
     return f"{train.id} ({', '.join(filter(None, facts))})"
-
-
-def evaluations(train: Artifact) -> list[float]:
-    """The validation perplexities of a run, in the order of its steps."""
-    return [row["val_perplexity"] for row in train.read_rows("metrics.jsonl") if row["kind"] == "eval"]
-
-
-def stories(artifact: Artifact) -> list[str]:
-    """The stories of a sample artifact."""
-    return [story["text"] for story in artifact.read_rows("samples.jsonl")]
-
-
-def print_samples(artifact: Artifact, *, as_json: bool) -> None:
-    """The stories on stdout, as text or one JSON object a line."""
-    if as_json:
-        print(escape_json(artifact.read("samples.jsonl").decode()), end="", flush=True)  # noqa: T201
-    else:
-        say_product("\n\n".join(stories(artifact)))
-
-
-def pictures(plot: Artifact) -> list[str]:
-    """The names of a plot artifact's pictures, and of the report that holds them all."""
-    return [name for name in plot.names() if name.endswith((".png", ".svg", ".html"))]
-
-
-def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
-    """Renew the plain copies under `latest/`."""
-    copies = {name: plot.read(name) for name in pictures(plot)}
-    if story is not None:
-        copies["story.txt"] = ("\n\n".join(stories(story)) + "\n").encode("utf-8", "backslashreplace")
-    store.put_latest(copies)
 
 
 def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
