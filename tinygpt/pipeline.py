@@ -158,9 +158,7 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
         MissingArtifactError: one is not there; the hint is the one command that makes all of them.
         CorruptArtifactError: one is damaged.
     """
-    if not stage.inputs:
-        return {}
-    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index))
+    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index, default="corpus"))
     for one in planned:
         if one.key and not one.artifact:
             store.find(one.stage.name, one.key)  # raises if it is damaged

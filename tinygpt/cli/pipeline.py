@@ -14,7 +14,7 @@ import typer
 from tinygpt import ui
 from tinygpt.cli import ranks
 from tinygpt.cli.artifacts import evaluations, pictures, put_latest, record, stories
-from tinygpt.cli.options import Call, with_options
+from tinygpt.cli.options import Call, of_model, with_options
 from tinygpt.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def build_dataset(call: Call) -> None:
 
 
 def _simple(call: Call, name: str, following: str) -> None:
-    from tinygpt.cli.session import Session
-
-    session = Session(call, reads=True)
+    session = call.session(reads=True)
     session.finish(session.make(name, session.inputs(name), force=call.options.force), following)
 
 
@@ -72,18 +70,16 @@ def train(
     stop_at_step: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this step; resumable.")] = None,
 ) -> None:
     """Train the model; an unfinished run continues."""
-    from tinygpt.cli.session import Session, prepare_training
-
     if ranks.follows():
         return ranks.follow(call)
     if resume and fresh:
         raise UsageError("`--resume` and `--fresh` contradict each other", hint="give one of them")
     call.flags["train.init_from"] = ("--from", from_)
-    session = Session(call, max_seconds=max_minutes and max_minutes * 60, stop_at_step=stop_at_step)
+    session = call.session(max_seconds=max_minutes and max_minutes * 60, stop_at_step=stop_at_step)
     inputs = session.inputs("train")
     done = None if call.options.force else session.plan("train")["train"].artifact
     if done is None:
-        prepare_training(session, resume=resume, fresh=fresh)
+        session.prepare_training(resume=resume, fresh=fresh)
     elif resume:
         session.report.note(f"run {done.id} is finished")
     session.finish(session.make("train", inputs, force=call.options.force), "eval", "sample")
@@ -92,9 +88,7 @@ def train(
 @with_options(keys=["eval.text"])
 def evaluate(call: Call, *, model: Model = None) -> None:
     """Measure loss, perplexity and bits per byte beside baselines."""
-    from tinygpt.cli.session import Session, of_model
-
-    session = Session(call)
+    session = call.session()
     inputs = session.inputs_around("eval", session.trained(model), model)
     outcome = session.make("eval", inputs, force=call.options.force)
     call.answer(outcome.artifact.read_json("eval.json"))
@@ -107,14 +101,12 @@ def sample(
     interactive: Interactive = False, xray: XRay = False, stream: Stream = True,
 ) -> None:  # fmt: skip
     """Tell a story."""
-    from tinygpt.cli.session import Session
-
     if file is not None:
         if prompt is not None or interactive:
             raise UsageError("there are two prompts: `--file`, and another one beside it", hint="give one of them")
         prompt = _read_prompt(file)
     call.flags["sample.stop"] = ("--stop", stop or None)
-    session = Session(call, stream=stream and not call.options.json)
+    session = call.session(stream=stream and not call.options.json)
     session.report.quiet |= interactive
     inputs, seed = session.inputs_around("sample", session.trained(model), model), call.flags["sample.seed"]
     for text in _typed(prompt) if interactive else [prompt]:
@@ -178,9 +170,7 @@ def plot(call: Call, *, model: Model = None, out: Folder = None, opens: Open = F
     """Draw training curves, attention and weights."""
     import webbrowser
 
-    from tinygpt.cli.session import Session
-
-    session = Session(call)
+    session = call.session()
     inputs = session.inputs_around("plot", session.trained(model), model)
     outcome = session.make("plot", inputs, force=call.options.force)
     told = (story for story in session.store.list("sample") if story.manifest.inputs["train"]["digest"] == inputs["train"].digest)
@@ -206,7 +196,6 @@ def _copy(plot: "Artifact", folder: Path) -> list[Path]:
 @with_options()
 def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
     """Do all stages: corpus, tokenize, build-dataset, train, eval, sample, plot."""
-    from tinygpt.cli.session import Session
     from tinygpt.pipeline import STAGES
 
     last = until or list(STAGES)[-1]
@@ -214,7 +203,7 @@ def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
         near = difflib.get_close_matches(last, STAGES, 1)
         hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
         raise UsageError(f"`{last}` is not a stage", hint=hint)
-    session = Session(call, reads=not dry_run, renews=call.options.force and until in (None, "corpus"))
+    session = call.session(reads=not dry_run, renews=call.options.force and until in (None, "corpus"))
     sampling, origins = session.config.sample, session.loaded.origins
     unset = [key for key in SAMPLE_DEFAULTS if getattr(sampling, key) is None and origins[f"sample.{key}"] != "--set"]
     session.reload({f"sample.{key}": ("`run`", SAMPLE_DEFAULTS[key]) for key in unset})

@@ -15,11 +15,10 @@ Steps = Annotated[str | None, typer.Option(metavar="A..B", help="From 0 or a sto
 @with_options("config", "preset", "sets", "store", "json", "quiet", "debug")
 def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     """Take a training run's steps again and compare the weights bit for bit."""
-    from tinygpt.cli.session import Session
     from tinygpt.config import Config
     from tinygpt.stages.replay import replay as repeat
 
-    session = Session(call)
+    session = call.session()
     unfinished = next((one for one in session.store.unfinished() if one.stage == "train" and one.key12.startswith(run)), None)
     made = (unfinished and unfinished.newest()) or session.trained(run)
     card, tables = made.read_json("config.json"), made.manifest.tables
