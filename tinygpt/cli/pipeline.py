@@ -247,11 +247,10 @@ def _conclude(session: "Session", made: dict[str, "Outcome"]) -> None:
         ui.say_product("\n\n".join(told))
     if after is not None:
         session.report.note(f"perplexity {before:,.0f} before training, {after:,.2f} after")
-    if plot is None:
-        later = {"train": ["eval", EXAMPLE], "eval": [EXAMPLE], "sample": ["plot"]}
-        session.next(*later.get(list(made)[-1], ["run"]))
-        return
-    put_latest(session.store, plot, made["sample"].artifact)
+    if plot:
+        put_latest(session.store, plot, made["sample"].artifact)
     for path in drawn:
         session.report.note(path)
-    session.next(EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt")
+    later = {"train": ["eval", EXAMPLE], "eval": [EXAMPLE], "sample": ["plot"]}
+    later["plot"] = [EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt"]
+    session.next(*later.get(list(made)[-1], ["run"]))

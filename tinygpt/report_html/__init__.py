@@ -50,7 +50,7 @@ def contents(findings: Findings, facts: Mapping[str, object]) -> dict[str, objec
         "curves": curves(findings.curves),
         "labels": findings.labels,
         "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
-        "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
+        "looks": [look(each) for each in {each.step: each for each in findings.looks}.values()],  # each step once
         "worth": None if findings.worth is None else vars(findings.worth),
     }
 
