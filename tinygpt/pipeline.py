@@ -222,7 +222,6 @@ def execute(
 
 
 def _cached(store: Store, stage: Stage, key: Key) -> Artifact | None:
-    artifact = store.find(stage.name, key)
-    if artifact:
+    if artifact := store.find(stage.name, key):
         artifact.check()
     return artifact

@@ -129,8 +129,7 @@ def verify(call: Call, *, repair: Repair = False) -> None:
     call.answer({"artifacts": whole, "faults": found, "repaired": repair})
     for fault in faults:
         ui.say_note(fault.text)
-    remaining = [fault for fault in faults if not (repair and fault.culprit)]
-    if remaining:
+    if remaining := [fault for fault in faults if not (repair and fault.culprit)]:
         hint = None if repair else "`tinygpt artifacts verify --repair` moves what is damaged to the trash"
         raise VerificationError(f"{ui.count(len(remaining), 'fault')} in `{store.root}`", hint=hint)
     repaired = f"; {ui.count(len(faults), 'fault')} repaired, the damaged parts are in `.trash/`" if faults else ""

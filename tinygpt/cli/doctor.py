@@ -27,8 +27,7 @@ def doctor(call: Call) -> None:
     machine = machine_facts(store)
     ui.say_note(ui.table("this machine", list(machine.items())))
     call.answer({"checks": [asdict(check) for check in checks], "machine": machine})
-    wrong = [check.name for check in checks if not check.passed]
-    if wrong:
+    if wrong := [check.name for check in checks if not check.passed]:
         hint = "if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`"
         raise VerificationError(f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}", hint)
 

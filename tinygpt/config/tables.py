@@ -23,8 +23,7 @@ class Table(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=F
     def _none_is_a_word(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
-        fields = cls.model_fields
-        optional = {key for key in values if key in fields and type(None) in get_args(fields[key].annotation)}
+        optional = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 

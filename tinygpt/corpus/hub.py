@@ -7,13 +7,13 @@ network at all. Only then is `datasets` imported, whose own retries would hide t
 import functools
 import http.client
 import json
-import multiprocessing
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -152,8 +152,15 @@ def _lost(message: str, error: Exception) -> NetworkError:
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
     """The result of `call`, or TimeoutError: no library's timeout covers the look-up of a name, or all of several requests."""
-    with ThreadPool(1) as pool:  # whose threads are daemons, so that a silent one is not waited for
+    future: Future[T] = Future()
+
+    def work() -> None:
         try:
-            return pool.apply_async(call).get(seconds)
-        except multiprocessing.TimeoutError as error:
-            raise TimeoutError(f"no answer within {seconds:g} s") from error
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    if not wait([future], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return future.result()
