@@ -25,15 +25,11 @@ def canonical_json(value: object) -> bytes:
 
 
 def _integral(value: object) -> object:
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case dict():
-            return {key: _integral(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_integral(item) for item in value]
-        case _:
-            return value
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_integral(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def hash_bytes(data: bytes) -> str:

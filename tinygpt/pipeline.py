@@ -99,19 +99,16 @@ class Planned:
 
 def plan(config: Config, store: Store, outside: Outside, until: str = "plot") -> list[Planned]:
     """What running all stages up to `until` would do, in their order; changes nothing."""
-    names = list(STAGES)
-    planned: list[Planned] = []
-    made: dict[str, Artifact] = {}
-    for name in names[: names.index(until) + 1]:
-        stage = STAGES[name]
-        waiting = [source for source in stage.inputs if source not in made]
-        if waiting:
-            planned.append(Planned(stage, None, None, f"runs after `{waiting[-1]}`"))
-            continue
-        planned.append(_plan_one(stage, config, {source: made[source] for source in stage.inputs}, store, outside))
-        if artifact := planned[-1].artifact:
-            made[name] = artifact
-    return planned
+    planned: dict[str, Planned] = {}
+    for name, stage in STAGES.items():
+        inputs = {source: made for source in stage.inputs if (made := planned[source].artifact)}
+        if waiting := [source for source in stage.inputs if source not in inputs]:
+            planned[name] = Planned(stage, None, None, f"runs after `{waiting[-1]}`")
+        else:
+            planned[name] = _plan_one(stage, config, inputs, store, outside)
+        if name == until:
+            break
+    return list(planned.values())
 
 
 def _plan_one(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> Planned:
@@ -161,15 +158,12 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
         MissingArtifactError: one is not there; the hint is the one command that makes all of them.
         CorruptArtifactError: one is damaged.
     """
-    if not stage.inputs:
-        return {}
-    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index))
+    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index, default="corpus"))
     for one in planned:
         if one.key and not one.artifact:
             store.find(one.stage.name, one.key)  # raises if it is damaged
     found = {one.stage.name: one.artifact for one in planned if one.artifact}
-    missing = [name for name in STAGES if name in stage.inputs and name not in found]
-    if missing:
+    if missing := [name for name in STAGES if name in stage.inputs and name not in found]:
         wrong = f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`"
         raise MissingArtifactError(wrong, hint=f"run `tinygpt run --until {missing[-1]}`")
     return {name: found[name] for name in stage.inputs}
@@ -228,7 +222,6 @@ def execute(
 
 
 def _cached(store: Store, stage: Stage, key: Key) -> Artifact | None:
-    artifact = store.find(stage.name, key)
-    if artifact:
+    if artifact := store.find(stage.name, key):
         artifact.check()
     return artifact

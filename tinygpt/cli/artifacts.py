@@ -30,7 +30,29 @@ def record(artifact: "Artifact") -> dict[str, Any]:
     return {**facts, "path": str(artifact.folder), "bytes": artifact.size}
 
 
-@app.command()
+def evaluations(train: "Artifact") -> list[float]:
+    """The validation perplexities of a run, in the order of its steps."""
+    return [row["val_perplexity"] for row in train.read_rows("metrics.jsonl") if row["kind"] == "eval"]
+
+
+def stories(artifact: "Artifact") -> list[str]:
+    """The stories of a sample artifact."""
+    return [story["text"] for story in artifact.read_rows("samples.jsonl")]
+
+
+def pictures(plot: "Artifact") -> list[str]:
+    """The names of a plot artifact's pictures, and of the report that holds them all."""
+    return [name for name in plot.names() if name.endswith((".png", ".svg", ".html"))]
+
+
+def put_latest(store: "Store", plot: "Artifact", story: "Artifact | None") -> None:
+    """Renew the plain copies under `latest/`."""
+    copies = {name: plot.read(name) for name in pictures(plot)}
+    if story is not None:
+        copies["story.txt"] = ("\n\n".join(stories(story)) + "\n").encode("utf-8", "backslashreplace")
+    store.put_latest(copies)
+
+
 @with_options(*COMMON)
 def ls(call: Call, *, stage: Stage = None) -> None:
     """List all artifacts, newest first."""
@@ -47,7 +69,6 @@ def ls(call: Call, *, stage: Stage = None) -> None:
     ui.say_note(f"{ui.count(len(found), 'artifact')}, {ui.size(sum(artifact.size for artifact in found))} in `{store.root}`")
 
 
-@app.command()
 @with_options(*COMMON)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
@@ -66,14 +87,12 @@ def _rows(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
             yield f"{above}{name}", "none" if value is None else str(value)
 
 
-@app.command()
 @with_options("store", "debug")
 def path(call: Call, *, artifact: Id) -> None:
     """Print the folder of an artifact."""
     ui.say_product(str(call.store().resolve(artifact).folder))
 
 
-@app.command()
 @with_options(*COMMON)
 def lineage(call: Call, *, artifact: Id) -> None:
     """Show what an artifact was made from, back to the stories."""
@@ -98,7 +117,6 @@ def _branches(node: dict[str, Any], indent: str = "") -> list[str]:
     return lines + [line for source in node["inputs"].values() for line in _branches(source, indent + "  ")]
 
 
-@app.command()
 @with_options(*COMMON)
 def verify(call: Call, *, repair: Repair = False) -> None:
     """Hash every file of every artifact and compare with what was written."""
@@ -111,15 +129,13 @@ def verify(call: Call, *, repair: Repair = False) -> None:
     call.answer({"artifacts": whole, "faults": found, "repaired": repair})
     for fault in faults:
         ui.say_note(fault.text)
-    remaining = [fault for fault in faults if not (repair and fault.culprit)]
-    if remaining:
+    if remaining := [fault for fault in faults if not (repair and fault.culprit)]:
         hint = None if repair else "`tinygpt artifacts verify --repair` moves what is damaged to the trash"
         raise VerificationError(f"{ui.count(len(remaining), 'fault')} in `{store.root}`", hint=hint)
     repaired = f"; {ui.count(len(faults), 'fault')} repaired, the damaged parts are in `.trash/`" if faults else ""
     ui.say_note(f"{ui.count(whole, 'artifact')} whole{repaired}")
 
 
-@app.command()
 @with_options(*COMMON)
 def gc(call: Call, *, dry_run: DryRun = False) -> None:
     """Remove what nothing needs: old results but models, the trash, leftovers."""
@@ -137,7 +153,6 @@ def gc(call: Call, *, dry_run: DryRun = False) -> None:
     ui.say_note(f"{'Would remove' if dry_run else 'Removed'} {ui.count(len(unneeded), 'artifact')}{leftovers}, {ui.size(total)}")
 
 
-@app.command()
 @with_options("store", "debug")
 def pin(call: Call, *, artifact: Id, remove: Remove = False) -> None:
     """Make gc keep an artifact and all it was made from."""
@@ -145,3 +160,7 @@ def pin(call: Call, *, artifact: Id, remove: Remove = False) -> None:
     found = store.resolve(artifact)
     store.pin(found, pinned=not remove)
     ui.say_note(f"{found.stage} {found.id} is {'no longer ' if remove else ''}pinned")
+
+
+for command in (ls, show, path, lineage, verify, gc, pin):
+    app.command()(command)

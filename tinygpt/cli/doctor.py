@@ -27,8 +27,7 @@ def doctor(call: Call) -> None:
     machine = machine_facts(store)
     ui.say_note(ui.table("this machine", list(machine.items())))
     call.answer({"checks": [asdict(check) for check in checks], "machine": machine})
-    wrong = [check.name for check in checks if not check.passed]
-    if wrong:
+    if wrong := [check.name for check in checks if not check.passed]:
         hint = "if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`"
         raise VerificationError(f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}", hint)
 
@@ -48,8 +47,7 @@ def all_checks(store: "Store") -> "Iterator[Check]":
     tokenizer = Tokenizer.train(islice(builtin.stories(0), 200), TokenizerConfig(vocab_size=500))
     yield checks.tokenizer_gives_text_back(tokenizer, ODD_TEXTS)
     for dataset in store.list("build-dataset")[:1]:
-        made_with = dataset.manifest.inputs["tokenize"]
-        if tokenize := store.find("tokenize", made_with["key"]):
+        if tokenize := store.find("tokenize", dataset.manifest.inputs["tokenize"]["key"]):
             tokenizer = Tokenizer.from_bytes(tokenize.read("tokenizer.json"))
             with dataset.open("train.bin") as train, dataset.open("val.bin") as validation:
                 shards = (read_tokens(train, tokenizer.vocab_size), read_tokens(validation, tokenizer.vocab_size))

@@ -1,15 +1,13 @@
 """Errors as the user sees them: one form, one exit code each, and wrong flags answered with the nearest right one."""
 
-import difflib
 import errno
 import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -43,12 +41,6 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args or ["--help"])
 
 
-def did_you_mean(typed: str, known: Iterable[str], otherwise: str) -> str:
-    """A hint that names the nearest of what is known, or says something else."""
-    near = difflib.get_close_matches(typed, list(known), 1)
-    return f"did you mean `{near[0]}`?" if near else otherwise
-
-
 class Stopped(KeyboardInterrupt):
     """A signal came. After KeyboardInterrupt itself has left an exec(), `python -m` ends by SIGINT whatever the exit code is."""
 
@@ -64,7 +56,7 @@ class Signals:
         self.received: int | None = None
         self.noted = False
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: object) -> None:
         again, self.received = self.received is not None and ranks.count() == 1, number  # torchrun passes on what all have had
         if again or not self.noted:
             raise Stopped
@@ -133,13 +125,12 @@ def _closed_pipe() -> int:
 
 def as_user_error(error: BaseException) -> TinygptError:
     """Any exception as one with a sentence, a hint and an exit code."""
-    match error:
-        case TinygptError():
-            return error
-        case OSError() if error.errno in FULL_DISK or error.filename is not None:
-            return StorageError.refused(error, error.filename or "the disk")
-        case MemoryError():
-            return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
+    if isinstance(error, TinygptError):
+        return error
+    if isinstance(error, OSError) and (error.errno in FULL_DISK or error.filename is not None):
+        return StorageError.refused(error, error.filename or "the disk")
+    if isinstance(error, MemoryError):
+        return TinygptError("the memory is full", hint="use a smaller `train.batch_size`, `model.d_model` or `vocab_size`")
     if hasattr(error, "format_message"):  # click's, which Typer carries inside or depends on, by version
         return _usage_error(error)
     text = " ".join(str(error).split()) or "no message"

@@ -18,6 +18,7 @@ from tinygpt.cli.failures import Signals
 from tinygpt.ui import say_json
 
 if TYPE_CHECKING:
+    from tinygpt.cli.session import Session
     from tinygpt.config import LoadedConfig
     from tinygpt.store import Store
 
@@ -90,6 +91,12 @@ class Call:
 
         return Store(store_root(self.options.store))
 
+    def session(self, **settings: Any) -> "Session":
+        """What a pipeline command works with; the settings are explained there."""
+        from tinygpt.cli.session import Session
+
+        return Session(self, **settings)
+
     def load_config(self) -> "LoadedConfig":
         """The configuration that this command line asks for."""
         from tinygpt.config import load_config
@@ -97,6 +104,11 @@ class Call:
         options = self.options
         flags = {"data.source": ("--source", options.source), **self.flags}
         return load_config(config_file=options.config, preset=options.preset, sets=options.sets or (), flags=flags)
+
+
+def of_model(model: str | None) -> str:
+    """`--model` as it is typed behind a command, or nothing."""
+    return f" --model {shlex.quote(model)}" if model else ""
 
 
 PIPELINE = ("tokenize", "build-dataset", "train", "eval", "sample", "plot", "run")

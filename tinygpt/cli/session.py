@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,15 +10,15 @@ from importlib import import_module
 from pathlib import Path
 
 from tinygpt.cli import ranks
-from tinygpt.cli.artifacts import record
-from tinygpt.cli.options import Call
+from tinygpt.cli.artifacts import evaluations, record
+from tinygpt.cli.options import Call, of_model
 from tinygpt.config import Config, HubSource, parse_source
 from tinygpt.errors import CorruptArtifactError, InputError, Interrupted, MissingArtifactError, StoppedEarly, UsageError
 from tinygpt.hashing import hash_file
 from tinygpt.pipeline import STAGES, Outcome, Planned, differences, execute, find_inputs, plan, stage_key, stage_tables
 from tinygpt.report import Report, duration
-from tinygpt.store import Artifact, Inputs, Out, Store
-from tinygpt.ui import Screen, escape_json, number, say_product
+from tinygpt.store import Artifact, Inputs, Out
+from tinygpt.ui import Screen, number
 
 
 class Session:
@@ -136,6 +135,34 @@ class Session:
             limits = stage.Limits(interrupted=interrupted, **self.limits)
             stage.run(config, inputs, out, report, limits=limits, ranks=all_ranks)
 
+    def prepare_training(self, *, resume: bool, fresh: bool) -> None:
+        """Apply `--resume` and `--fresh` to what an unfinished run left."""
+        key = self.plan("train")["train"].key
+        assert key is not None
+        checkpoints = self.store.checkpoints("train", key)
+        if fresh and checkpoints.folder.exists():
+            with self.store.lock("train", key, timeout=self.config.runtime.lock_timeout, waiting=self.report.note):
+                self.report.note(f"the unfinished run {key[:12]} is now in `{checkpoints.set_aside('unfinished')}`")
+        if not resume or checkpoints.steps():
+            return
+        tables = stage_tables(STAGES["train"], self.config, self.outside)
+        inputs = {name: artifact.digest for name, artifact in self.inputs("train").items()}
+        for made in self.store.list("train"):
+            done = int(str(made.manifest.tables["train"]["max_steps"]))
+            more = self.config.train.max_steps - done
+            differing = differences(made.manifest, tables, inputs, STAGES["train"].version)
+            if [change.split()[0] for change in differing] == ["train.max_steps"] and more > 0:
+                self.call.flags["train.max_steps"] = ("--max-steps", None)
+                hint = f"`tinygpt train --from {made.id} --max-steps {more}` makes a new model of it, with its own schedule"
+                raise UsageError(f"run {made.id} is finished after {done:,} steps", hint=hint)
+        others = [run for run in self.store.unfinished() if run.stage == "train"]
+        if not others:
+            self.report.note("nothing to resume: this run starts")
+            return
+        changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
+        wrong = f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}"
+        raise UsageError(wrong, hint="give that run's configuration, or start this one with `tinygpt train`")
+
     def finish(self, outcome: Outcome, *following: str) -> None:
         """End a command: its artifact as the one JSON object of `--json`, and the commands to type now."""
         self.call.answer({**record(outcome.artifact), "cached": outcome.cached})
@@ -208,75 +235,9 @@ class Session:
         return {source: found[source] for source in STAGES[name].inputs}
 
 
-def of_model(model: str | None) -> str:
-    """`--model` as it is typed behind a command, or nothing."""
-    return f" --model {shlex.quote(model)}" if model else ""
-
-
 def describe_run(train: Artifact) -> str:
     """A trained model as its owner remembers it: id, preset, age, perplexity."""
     preset = train.manifest.provenance.get("preset")
     age = duration((datetime.now(UTC) - datetime.fromisoformat(train.created)).total_seconds())
-    perplexities = evaluations(train)
-    facts = [f"preset {preset}" if preset else "", f"{age} old", f"perplexity {number(perplexities[-1])}" if perplexities else ""]
+    facts = [f"preset {preset}" if preset else "", f"{age} old", f"perplexity {number(evaluations(train)[-1])}"]
     return f"{train.id} ({', '.join(filter(None, facts))})"
-
-
-def evaluations(train: Artifact) -> list[float]:
-    """The validation perplexities of a run, in the order of its steps."""
-    rows = map(json.loads, train.read("metrics.jsonl").splitlines())
-    return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
-
-
-def stories(artifact: Artifact) -> list[str]:
-    """The stories of a sample artifact."""
-    return [json.loads(line)["text"] for line in artifact.read("samples.jsonl").splitlines()]
-
-
-def print_samples(artifact: Artifact, *, as_json: bool) -> None:
-    """The stories on stdout, as text or one JSON object a line."""
-    if as_json:
-        print(escape_json(artifact.read("samples.jsonl").decode()), end="", flush=True)  # noqa: T201
-    else:
-        say_product("\n\n".join(stories(artifact)))
-
-
-def pictures(plot: Artifact) -> list[str]:
-    """The names of a plot artifact's pictures, and of the report that holds them all."""
-    return [name for name in plot.names() if name.endswith((".png", ".svg", ".html"))]
-
-
-def put_latest(store: Store, plot: Artifact, story: Artifact | None) -> None:
-    """Renew the plain copies under `latest/`."""
-    copies = {name: plot.read(name) for name in pictures(plot)}
-    if story is not None:
-        copies["story.txt"] = ("\n\n".join(stories(story)) + "\n").encode("utf-8", "backslashreplace")
-    store.put_latest(copies)
-
-
-def prepare_training(session: Session, *, resume: bool, fresh: bool) -> None:
-    """Apply `--resume` and `--fresh` to what an unfinished run left."""
-    key = session.plan("train")["train"].key
-    assert key is not None
-    checkpoints = session.store.checkpoints("train", key)
-    if fresh and checkpoints.folder.exists():
-        with session.store.lock("train", key, timeout=session.config.runtime.lock_timeout, waiting=session.report.note):
-            session.report.note(f"the unfinished run {key[:12]} is now in `{checkpoints.set_aside('unfinished')}`")
-    if not resume or checkpoints.steps():
-        return
-    tables = stage_tables(STAGES["train"], session.config, session.outside)
-    inputs = {name: artifact.digest for name, artifact in session.inputs("train").items()}
-    for made in session.store.list("train"):
-        done, wanted = int(str(made.manifest.tables["train"]["max_steps"])), session.config.train.max_steps
-        differing = differences(made.manifest, tables, inputs, STAGES["train"].version)
-        if [change.split()[0] for change in differing] == ["train.max_steps"] and done < wanted:
-            session.call.flags["train.max_steps"] = ("--max-steps", None)
-            hint = f"`tinygpt train --from {made.id} --max-steps {wanted - done}` makes a new model of it, with its own schedule"
-            raise UsageError(f"run {made.id} is finished after {done:,} steps", hint=hint)
-    others = [run for run in session.store.unfinished() if run.stage == "train"]
-    if not others:
-        session.report.note("nothing to resume: this run starts")
-        return
-    changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
-    wrong = f"no unfinished run has this configuration; run {others[0].key12} (step {others[0].step:,}) differs in {changes}"
-    raise UsageError(wrong, hint="give that run's configuration, or start this one with `tinygpt train`")

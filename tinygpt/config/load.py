@@ -3,20 +3,23 @@
 import difflib
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from tinygpt.config.fields import FIELDS, TABLES, read_text, requirement, spell
-from tinygpt.config.files import PRESETS_FOLDER, read_config_file, read_preset
 from tinygpt.config.source import FileSource, parse_source
 from tinygpt.config.tables import Config
 from tinygpt.errors import ConfigError
 
 CONFIG_NAME = "tinygpt.toml"
+PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
+PRESETS = tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.toml")))
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -79,7 +82,9 @@ def load_config(
 
     settings: list[_Setting] = []
     if name:
-        settings += _from_tables(read_preset(name), f"preset {name}", PRESETS_FOLDER)
+        if name not in PRESETS:
+            raise ConfigError(f"{spell(name)} is not a preset", hint=f"the presets are {', '.join(PRESETS)}")
+        settings += _from_tables(read_config_file(PRESETS_FOLDER / f"{name}.toml"), f"preset {name}", PRESETS_FOLDER)
     if path:
         settings += _from_tables(tables, path.name, cwd / path.parent)
     typed_flags = [(key, value, flag) for key, (flag, value) in (flags or {}).items() if value is not None]
@@ -88,6 +93,33 @@ def load_config(
     merged = {key: (value, origin) for key, value, origin in settings}
     origins = {key: merged[key][1] if key in merged else "default" for key in FIELDS}
     return LoadedConfig(_validated(merged), origins, name, tuple(notes))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 3e-4 is a number: YAML 1.1 wants a dot in it, everybody who writes a learning rate does not."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, or of a YAML file if its name ends in .yaml or .yml.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, not UTF-8, or not what its name says.
+    """
+    language = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "TOML"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = _Loader(text).get_single_data() if language == "YAML" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be read: {error.strerror}", hint="`tinygpt init` writes a tinygpt.toml") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # all PyYAML's
+        why = " ".join(str(error).split())
+        raise ConfigError(f"`{path}` is not valid {language}: {why}", hint="correct the file there") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"`{path}` holds no tables", hint="write, e.g., `train:` and below it, indented, `max_steps: 1000`")
+    return {str(name): table for name, table in (values or {}).items()}
 
 
 def find_config(cwd: Path) -> Path | None:

@@ -5,28 +5,25 @@ Every key is described once, here: the README's tables, `tinygpt init` and `tiny
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 MAX_VOCAB_SIZE = 65_536  # token ids are stored as uint16
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Table(BaseModel):
+class Table(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True):
     """A frozen table that refuses keys it does not know, infinities, and a value of another type (`true` or `"16"` for a number).
 
     The word "none" is None wherever a key may be None, because TOML has no null.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _none_is_a_word(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
-        fields = cls.model_fields
-        optional = {key for key in values if key in fields and type(None) in get_args(fields[key].annotation)}
+        optional = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from tinygpt.config.source import HubSource
-from tinygpt.corpus.rows import import_datasets, reason, texts_of
+from tinygpt.corpus.readers import import_datasets, reason, texts_of
 from tinygpt.errors import InputError, NetworkError, TinygptError
 from tinygpt.report import Report
 

@@ -11,19 +11,20 @@ like dates into dates, takes a record without the field for a null, and names no
 import glob
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tinygpt.corpus.files import StoryFile
-from tinygpt.corpus.rows import import_datasets, reason, text_of, texts_of
 from tinygpt.errors import InputError
 from tinygpt.report import Report
 
 SEPARATOR = "<|endoftext|>"
+_HINT = "name the field of the stories, e.g., `--set data.text_field=story`"
 _RULES = ("and no blank line: it is one story", "so its stories end at a blank line", "so its stories end at two blank lines")
 
 
@@ -37,13 +38,12 @@ def stories(files: Sequence[StoryFile], field: str, report: Report) -> Iterator[
         try:
             if not file.path.stat().st_size:
                 continue
-            match file.format:
-                case ".txt":
-                    yield from _text(file, report if len(files) == 1 else None)
-                case ".jsonl" | ".json":
-                    yield from _json(file, field)
-                case _:
-                    yield from _table(file, field)
+            if file.format == ".txt":
+                yield from _text(file, report if len(files) == 1 else None)
+            elif file.format in (".jsonl", ".json"):
+                yield from _json(file, field)
+            else:
+                yield from _table(file, field)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"cannot read `{file.name}`: {reason(error)}") from error
 
@@ -129,3 +129,57 @@ def _table(file: StoryFile, field: str) -> Iterator[str]:
             yield from texts_of(rows, field, f"`{file.name}`")
         except (ValueError, TypeError, KeyError, NotImplementedError) as error:  # what pandas and pyarrow raise on bad bytes
             raise InputError(f"`{file.name}` cannot be read as {kind}: {reason(error)}") from error
+
+
+def import_datasets() -> Any:
+    """The `datasets` library without its bars, logs and counting of downloads.
+
+    It counts each use, of local files too, by a request to a server of its own; that must be switched off before it is imported.
+    """
+    os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import datasets
+    import huggingface_hub
+
+    datasets.disable_progress_bars()
+    for library in (datasets, huggingface_hub):
+        library.utils.logging.set_verbosity(50)  # critical only: every failure reaches the user as one of our errors
+    return datasets
+
+
+def text_of(record: object, field: str, where: str) -> str:
+    """The story in a record: the record itself where it is text, else its `field`; empty for a null.
+
+    Raises:
+        InputError: no such field, or what it holds is not text. `where` names the file and line.
+    """
+    if isinstance(record, str):
+        return record
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: expected an object with the field `{field}`, found {record!r:.60}")
+    if field not in record:
+        names = ", ".join(f"`{name}`" for name in record) or "none"
+        raise InputError(f"{where}: no field `{field}`; fields present: {names}", hint=_HINT)
+    value = record[field]
+    if not isinstance(value, str | None):
+        raise InputError(f"{where}: the field `{field}` holds {value!r:.60}, not text", hint=_HINT)
+    return value or ""
+
+
+def texts_of(dataset: Any, field: str, name: str) -> Iterator[str]:
+    """One column of a streamed data set as texts.
+
+    Raises:
+        InputError: as text_of.
+    """
+    if dataset.column_names:  # known before the first row: columns that need a decoder (images, audio) are never touched
+        text_of(dict.fromkeys(dataset.column_names), field, name)  # raises if there is no such field
+        dataset = dataset.select_columns([field])
+    for number, row in enumerate(dataset, 1):
+        yield text_of(row, field, f"{name}, row {number}")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library said, without a final period."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0].rstrip(".")

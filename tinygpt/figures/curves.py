@@ -27,11 +27,10 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     loss.plot(curves.steps, curves.loss, color=BLUE, alpha=0.3, lw=0.8, marker=marker, ms=3, label="train")
     if span > 1:
         loss.plot(curves.steps, smooth(curves.loss, span), color=BLUE, lw=1.8, label=f"train, smoothed over {span} steps")
-    if len(curves.eval_steps):
-        best, judged = curves.best, (curves.eval_steps, curves.eval_loss)
-        loss.plot(*judged, color=RED, lw=1.4, ls="--", marker="s", ms=4, label="validation")
-        label = f"best: perplexity {math.exp(curves.eval_loss[best]):,.2f} at step {curves.eval_steps[best]:,}"
-        loss.plot(*(values[best] for values in judged), "*", color=GREEN, ms=15, mec="black", mew=0.7, label=label)
+    best, judged = curves.best, (curves.eval_steps, curves.eval_loss)
+    loss.plot(*judged, color=RED, lw=1.4, ls="--", marker="s", ms=4, label="validation")
+    label = f"best: perplexity {math.exp(curves.eval_loss[best]):,.2f} at step {curves.eval_steps[best]:,}"
+    loss.plot(*(values[best] for values in judged), "*", color=GREEN, ms=15, mec="black", mew=0.7, label=label)
     _baselines(loss, baselines)
     loss.set_ylabel("loss [nats/token]")
     _perplexity_axis(loss)

@@ -75,8 +75,3 @@ class Findings:
     def final(self) -> Look:
         """The final weights."""
         return self.looks[-1]
-
-    @property
-    def snapshots(self) -> Sequence[Look]:
-        """What has a step axis: steps from 1 on, each once."""
-        return list({look.step: look for look in self.looks[1:]}.values())

@@ -20,8 +20,8 @@ Format = Literal["png", "svg"]
 FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 
-_SETTINGS: Any = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
-_SETTINGS |= {"text.parse_math": False}  # a `$` in a story is a dollar
+# Without parse_math a `$` in a story is a dollar
+_SETTINGS: Any = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False)
 _SETTINGS |= {"font.family": FONT, "font.size": 9, "axes.titlesize": 10}
 _SETTINGS |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4"}
 _SETTINGS |= {"savefig.dpi": 120, "svg.fonttype": "path", "svg.hashsalt": "tinygpt"}

@@ -50,7 +50,7 @@ def contents(findings: Findings, facts: Mapping[str, object]) -> dict[str, objec
         "curves": curves(findings.curves),
         "labels": findings.labels,
         "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
-        "looks": [look(each) for each in (findings.looks[0], *findings.snapshots)],
+        "looks": [look(each) for each in {each.step: each for each in findings.looks}.values()],  # each step once
         "worth": None if findings.worth is None else vars(findings.worth),
     }
 
@@ -60,8 +60,7 @@ def curves(course: Curves) -> dict[str, object]:
     keep = thinned(len(course.steps), CURVE_POINTS)
     by_step = {name: vars(course)[name] for name in ("steps", "loss", "learning_rate", "grad_norm")}
     by_step["smooth"] = smooth(course.loss, max(1, len(course.steps) // 40))
-    best = course.best if len(course.eval_loss) else None
-    return vars(course) | {name: values[keep] for name, values in by_step.items()} | {"best": best}
+    return vars(course) | {name: values[keep] for name, values in by_step.items()} | {"best": course.best}
 
 
 def look(at: Look) -> dict[str, object]:

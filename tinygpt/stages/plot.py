@@ -84,7 +84,7 @@ def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, v
     sample = validation[: (config.plot.ablation_tokens or 0) + 1]
     worth = head_worth(model, sample) if len(sample) > 1 else None
     labels = token_labels([tokenizer.token_bytes(token_id) for token_id in token_ids])
-    curves = Curves.from_rows([json.loads(line) for line in train.read("metrics.jsonl").splitlines()])
+    curves = Curves.from_rows(train.read_rows("metrics.jsonl"))
     return Findings(labels, curves, baselines, (parts(arrays_of(model)), parts(arrays_of(initial))), looks, worth)
 
 

@@ -1,6 +1,5 @@
 """Take the steps of a training run again: do they lead to the same weights, bit for bit?"""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +29,7 @@ def replay(config: Config, inputs: Inputs, made: Artifact, stored: dict[int, str
         VerificationError: naming the first tensor that differs, the first step whose loss or gradient does, and the likely cause.
     """
     session, drift, last = Run(config, inputs, start), "", max(stored)
-    rows = map(json.loads, made.read("metrics.jsonl").splitlines())
-    chains = {row["step"]: row["chain"] for row in rows if row["kind"] == "step"}
+    chains = {row["step"]: row["chain"] for row in made.read_rows("metrics.jsonl") if row["kind"] == "step"}
     report.task("replay", last, unit="steps", done=session.state.step)
     for record in train(session.state, session.batches, config.train):
         session.record(record)

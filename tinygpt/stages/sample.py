@@ -33,10 +33,10 @@ ENDINGS = {
 
 @dataclass
 class Story:
-    """A story in the making."""
+    """A story in the making; its text begins with the prompt."""
 
     sample: int
-    text: str = ""
+    text: str
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason | None = None
@@ -73,17 +73,11 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
     prompt = read_prompt(how, tokenizer, decoder.context_length, report)
     if how.num_samples > 1:
         report.task("sample", how.num_samples, unit="stories")
-    made_with = {
-        "seed": how.seed,
-        "model": inputs["train"].digest,
-        "tokenizer": inputs["tokenize"].digest,
-        "decoder": decoder.name,
-    }
+    made_with = {"model": inputs["train"].digest, "tokenizer": inputs["tokenize"].digest, "decoder": decoder.name}
     tokens, endings, started = 0, Counter[str](), time.perf_counter()
     with out.stream("samples.jsonl") as lines:
         for story in tell(how, prompt, tokenizer, decoder, report):
-            text = (how.prompt or "") + story.text
-            line = {**vars(story), "prompt": how.prompt, "text": text, **made_with}
+            line = {**vars(story), "prompt": how.prompt, "seed": how.seed, **made_with}
             lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             tokens += len(story.token_ids)
             endings[str(story.stop_reason)] += 1
@@ -101,11 +95,9 @@ def load(inputs: Mapping[str, Artifact], device: str, max_sequences: int) -> tup
     model_config, vocab_size = read_config(train.read("config.json"))
     tokenizer = Tokenizer.from_bytes(data)
     if data != train.read("tokenizer.json") or tokenizer.vocab_size != vocab_size:
-        raise InputError(
-            f"the tokenizer `{tokenize.stage}/{tokenize.id}` ({tokenizer.vocab_size:,} entries) is not the one with which "
-            f"the model `{train.stage}/{train.id}` ({vocab_size:,} entries) was trained",
-            hint="`tinygpt artifacts lineage` shows what a model was made from",
-        )
+        given = f"the tokenizer `{tokenize.stage}/{tokenize.id}` ({tokenizer.vocab_size:,} entries)"
+        wrong = f"{given} is not the one with which the model `{train.stage}/{train.id}` ({vocab_size:,} entries) was trained"
+        raise InputError(wrong, hint="`tinygpt artifacts lineage` shows what a model was made from")
     weights = read_arrays(train.read("model.safetensors"))
     return tokenizer, decoder_for(model_config, vocab_size, weights, device=device, max_sequences=max_sequences)
 
@@ -115,10 +107,8 @@ def read_prompt(how: SampleConfig, tokenizer: Tokenizer, context_length: int, re
     prompt = tokenizer.encode(how.prompt or "")
     if len(prompt) > context_length:
         if how.overflow == "stop":
-            raise UsageError(
-                f"the prompt has {len(prompt):,} tokens, the context of the model {context_length:,}",
-                hint='shorten it, or set `sample.overflow` to "slide" to have its end read',
-            )
+            wrong = f"the prompt has {len(prompt):,} tokens, the context of the model {context_length:,}"
+            raise UsageError(wrong, hint='shorten it, or set `sample.overflow` to "slide" to have its end read')
         report.note(f"the prompt has {len(prompt):,} tokens; the model reads the last {context_length:,}")
     return [tokenizer.end_of_story, *prompt]
 
@@ -130,14 +120,14 @@ def tell(how: SampleConfig, prompt: Sequence[int], tokenizer: Tokenizer, decoder
         report.product(how.prompt or "")
     for first in range(0, how.num_samples, BATCH):
         samples = range(first, min(first + BATCH, how.num_samples))
-        stories = {sample: Story(sample) for sample in samples}
+        stories = {sample: Story(sample, how.prompt or "") for sample in samples}
         for token in generate(decoder, prompt, how, token_bytes=tokenizer.token_bytes, end_of_story=end, samples=samples):
             stories[token.sample].add(token)
             if alone:
                 report.product(token.text)
             while stories and (story := next(iter(stories.values()))).stop_reason is not None:
                 if not alone:
-                    report.product(("\n\n" if story.sample else "") + (how.prompt or "") + story.text)
+                    report.product(("\n\n" if story.sample else "") + story.text)
                     report.advance()
                 yield stories.pop(story.sample)
     report.product("\n")
@@ -159,8 +149,7 @@ def look_into(told: Artifact, config: Config, inputs: Mapping[str, Artifact]) ->
         text = tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")  # a token may be half a character
         return {"token": text or END_OF_STORY, "probability": round(probability, 6)}
 
-    for line in told.read("samples.jsonl").splitlines():
-        story = json.loads(line)
+    for story in told.read_rows("samples.jsonl"):
         story["xray"] = [
             shown(token_id, probability) | {"entropy": round(entropy, 6), "alternatives": [shown(*other) for other in others]}
             for token_id, probability, entropy, others in xray(decoder, prompt, story["token_ids"])

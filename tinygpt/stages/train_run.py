@@ -193,9 +193,8 @@ class Run:
         rows = [json.loads(line) for line in self.metrics]
         evaluations = [row for row in rows if row["kind"] == "eval"]
         last_steps = [row["loss"] for row in rows if row["kind"] == "step"][-20:]
-        parameters = sum(p.numel() for p in self.state.parameters.values())
         return [
-            ["parameters", f"{parameters:,}"],
+            ["parameters", f"{sum(p.numel() for p in self.state.parameters.values()):,}"],
             ["steps", f"{self.state.step:,} ({self.tokens(self.state.step):,} tokens)"],
             ["precision", f"{self.precision.name}"],
             ["train loss", f"{sum(last_steps) / len(last_steps):.4f} (mean of the last {len(last_steps)} steps)"],

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from typing_extensions import TypedDict
 
 from tinygpt.errors import CorruptArtifactError, StorageError
@@ -66,10 +66,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True):
     """How an artifact was made, what it is made of, and (never hashed into key or digest) where and when."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
     stage: Stage
@@ -212,6 +210,10 @@ class Artifact:
         """A JSON file's value, its bytes checked."""
         return json.loads(self.read(name))
 
+    def read_rows(self, name: str) -> list[Any]:
+        """The values of a file that holds one JSON value a line, its bytes checked."""
+        return [json.loads(line) for line in self.read(name).splitlines()]
+
     def check(self) -> None:
         """Hash every file.
 
@@ -245,11 +247,10 @@ def _open(root: Path, folder: Path, name: str) -> BinaryIO:
     try:
         return open_beneath(root, folder / name)
     except OSError as error:
-        match error.errno:
-            case errno.ENOENT | errno.ENOTDIR:
-                raise DamageError(folder, name, "missing", "is missing") from error
-            case errno.ELOOP:
-                raise DamageError(folder, name, "symlink", "is or lies behind a symbolic link") from error
-            case errno.EISDIR | errno.ENXIO:
-                raise DamageError(folder, name, "not a file", "is not a regular file") from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise DamageError(folder, name, "missing", "is missing") from error
+        if error.errno == errno.ELOOP:
+            raise DamageError(folder, name, "symlink", "is or lies behind a symbolic link") from error
+        if error.errno in (errno.EISDIR, errno.ENXIO):
+            raise DamageError(folder, name, "not a file", "is not a regular file") from error
         raise StorageError.refused(error, folder / name) from error

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,14 +63,9 @@ def hold(path: Path, *, timeout: float | None, waiting: Tell, shared: bool = Fal
 
 def is_held(path: Path) -> bool:
     """Whether another holds the lock of `path` now; changes nothing."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        return not _try(fd, path, shared=True)
-    finally:
-        os.close(fd)
+    with suppress(OSError), files.open_beneath(path.parent, path) as file:
+        return not _try(file.fileno(), path, shared=True)
+    return False
 
 
 def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tell) -> None:
