@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, bench, compare, config, doctor, pipeline
+from tinygpt.cli import artifacts, bench, compare, config, doctor, pipeline, replay
 from tinygpt.cli.failures import Command, Commands, exit_code
 from tinygpt.cli.options import Call
 
@@ -30,7 +30,7 @@ def _root(version: Version = False) -> None:
 
 
 STAGES = (pipeline.tokenize, pipeline.build_dataset, pipeline.train, pipeline.evaluate, pipeline.sample, pipeline.plot)
-for command in (pipeline.run, config.init, *STAGES, compare.compare, compare.replay, doctor.doctor):
+for command in (pipeline.run, config.init, *STAGES, compare.compare, replay.replay, doctor.doctor):
     app.command("eval" if command is pipeline.evaluate else None, cls=Command)(command)  # else by the function's name
 for name, group in (("config", config.app), ("artifacts", artifacts.app), ("bench", bench.app)):
     app.add_typer(group, name=name)
