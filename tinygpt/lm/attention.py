@@ -2,12 +2,16 @@
 
 import functools
 import math
+from itertools import zip_longest
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinygpt.lm.noise import Noise, Place, dropout_scale, masked
+from tinygpt.lm.noise import Noise, Place, dropout_scale, keep_mask, keep_only
+
+ROWS = 64  # queries at a time: the fewer, the less is computed behind the diagonal; the more, the fuller the matrix unit
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | None, layer: int) -> Tensor:
@@ -20,18 +24,62 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | N
     Returns:
         (B, H, T, D).
     """
-    no_dropout = noise is None or p == 0
-    # PyTorch's flash kernel for CPUs has no dropout, and its backward pass in bf16 takes three times as long as what follows
-    if no_dropout and not (q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    B, H, T, D = q.shape
+    masks: list[Tensor] = []
+    if noise is not None and p > 0:
+        *outer, T, _ = q.shape
+        place, shape = Place.ATTENTION, torch.Size((*outer, T, T))
+        masks = [keep_mask(shape, p, noise, layer, place, rows).flatten(0, 1) for rows in _blocks(T)]
+        v = v * dropout_scale(p)
+    elif q.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)  # whose backward pass is slow on a CPU
     with torch.autocast(q.device.type, enabled=False):  # its softmax would go to fp32 and back
-        scaled, bias = (q * (1 / math.sqrt(D))).reshape(B * H, T, D), _causal_bias(T, q.dtype, q.device)
-        scores = torch.baddbmm(bias, scaled, k.reshape(B * H, T, D).mT)  # (B*H, T, T)
-        weights = scores.softmax(dim=-1).view(B, H, T, T)
-        if noise is not None and p > 0:
-            weights, v = masked(weights, p, noise, layer, Place.ATTENTION), v * dropout_scale(p)
-        return weights @ v
+        y: Tensor = _CausalAttention.apply(*(x.flatten(0, 1) for x in (q, k, v)), *masks)  # type: ignore[no-untyped-call]
+    return y.view(q.shape)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Blocks of queries, each with the keys up to its last; q, k, v: (B*H, T, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *masks: Tensor) -> Tensor:
+        T, D = q.shape[1:]
+        y, bias, ctx.scale = torch.empty_like(v), _causal_bias(T, q.dtype, q.device), 1 / math.sqrt(D)
+        kept = []
+        for rows, mask in zip_longest(_blocks(T), masks):
+            seen = slice(rows.stop)
+            scores = torch.baddbmm(bias[rows, seen], q[:, rows], k[:, seen].mT, alpha=ctx.scale)  # (B*H, rows, seen)
+            kept.append(scores.softmax(dim=-1))
+            y[:, rows] = torch.bmm(_kept(kept[-1], mask), v[:, seen])
+        ctx.save_for_backward(q, k, v, y, *kept, *masks)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, y, *saved = ctx.saved_tensors
+        blocks = _blocks(q.shape[1])
+        kept, masks = saved[: len(blocks)], saved[len(blocks) :]
+        # d loss / d scores = weights * (d loss / d weights - its mean by these weights), and that mean is grad . y
+        mean = (grad * y).sum(dim=-1, keepdim=True)  # (B*H, T, 1); Dao et al. 2022, FlashAttention, §B.2
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for rows, weights, mask in zip_longest(blocks, kept, masks):
+            seen, g = slice(rows.stop), grad[:, rows]
+            grad_v[:, seen].add_(torch.bmm(_kept(weights, mask).mT, g))
+            if mask is None:
+                slope = torch.baddbmm(mean[:, rows], g, v[:, seen].mT, beta=-1)
+            else:
+                slope = keep_only(torch.bmm(g, v[:, seen].mT), mask).sub_(mean[:, rows])
+            slope.mul_(weights)  # d loss / d scores
+            grad_k[:, seen].add_(torch.bmm(slope.mT, q[:, rows]))
+            grad_q[:, rows] = torch.bmm(slope, k[:, seen])
+        return grad_q.mul_(ctx.scale), grad_k.mul_(ctx.scale), grad_v, *(None for _ in masks)
+
+
+def _blocks(length: int) -> list[slice]:
+    return [slice(start, min(start + ROWS, length)) for start in range(0, length, ROWS)]
+
+
+def _kept(weights: Tensor, mask: Tensor | None) -> Tensor:
+    return weights if mask is None else keep_only(weights, mask)
 
 
 @functools.lru_cache(maxsize=16)

@@ -90,7 +90,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # d loss / d logits = softmax - one-hot; the division by `total` is left to the narrow matrices
             e[at] = (at_target.exp() - total).to(dtype).squeeze(1)  # scatter_ would copy all of e twice
             torch.mm(e, w, out=grad_x[part]).div_(total)
-            grad_w += torch.mm(e.T, (x[part] / total).to(dtype), out=grad_part)
+            share = (x[part] / total).to(dtype)
+            if dtype == exact:
+                grad_w.addmm_(e.T, share)
+            else:  # bf16 products are rounded before they are summed, but summed in fp32
+                grad_w += torch.mm(e.T, share, out=grad_part)
         ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))
         ctx.dtypes = hidden.dtype, weight.dtype
         return losses.mean()

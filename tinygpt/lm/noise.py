@@ -7,6 +7,7 @@ faster than drawing from PyTorch's Mersenne Twister.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -60,22 +61,33 @@ def dropout(x: Tensor, p: float, noise: Noise | None, layer: int, place: Place) 
     Returns:
         Same shape and dtype as x.
     """
-    return x if noise is None or p == 0 else masked(x, p, noise, layer, place) * dropout_scale(p)
-
-
-def masked(x: Tensor, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
-    """Dropout that leaves the rest unscaled, for whoever can scale something narrower."""
+    if noise is None or p == 0:
+        return x
     kept: Tensor = _Masked.apply(x, keep_mask(x.shape, p, noise, layer, place))  # type: ignore[no-untyped-call]
-    return kept
+    return kept * dropout_scale(p)
 
 
-def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Place) -> Tensor:
-    """All bits set where an element is kept and none where it is dropped, `shape` int16."""
-    per_sequence = shape[1:].numel()
-    counters = _counters((per_sequence + 1) // 2, noise.sequences.device)
-    bits = _mix32(noise.keys(layer, place) + counters)  # (B, words) int32, a hash of each (key, counter)
-    uniform = bits.view(torch.int16)[:, :per_sequence].bitwise_and_(_STEPS - 1)  # two 15-bit numbers in each word
-    return torch.sub(_dropped(p) - 1, uniform).bitwise_right_shift_(15).view(shape)
+def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Place, rows: slice | None = None) -> Tensor:
+    """All bits set where an element is kept and none where it is dropped, int16.
+
+    Args:
+        shape: of what is masked, (B, ...).
+        rows: of the last two dimensions, only these rows, and the columns up to their end; None for all.
+        p, noise, layer, place: see dropout.
+    """
+    *outer, width = shape[1:]
+    counters = _counters(math.prod(outer), (width + 1) // 2, noise.sequences.device).view(*outer, -1)
+    if rows:
+        counters, width = counters[..., rows, : (rows.stop + 1) // 2], rows.stop
+    bits = _mix32(noise.keys(layer, place).view(-1, *[1] * counters.dim()) + counters)  # int32, a hash of each (key, counter)
+    uniform = bits.view(torch.int16)[..., :width].bitwise_and_(_STEPS - 1)  # two 15-bit numbers in each word
+    return torch.sub(_dropped(p) - 1, uniform).bitwise_right_shift_(15)
+
+
+def keep_only(x: Tensor, mask: Tensor) -> Tensor:
+    """x where the mask has ones, else 0, by bits: no conversion, no multiplication."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return (x.view(integer) & mask.to(integer)).view(x.dtype)
 
 
 def dropout_scale(p: float) -> float:
@@ -88,27 +100,22 @@ def _dropped(p: float) -> int:
 
 
 class _Masked(torch.autograd.Function):
-    """x where the mask has ones, else 0, by bits: no conversion, no multiplication."""
+    """keep_only, also of the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(mask)
-        return _and(x, mask)
+        return keep_only(x, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _and(grad, *ctx.saved_tensors), None
-
-
-def _and(x: Tensor, mask: Tensor) -> Tensor:
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
-    return (x.view(integer) & mask.to(integer)).view(x.dtype)
+        return keep_only(grad, *ctx.saved_tensors), None
 
 
 @functools.lru_cache(maxsize=8)
-def _counters(words: int, device: torch.device) -> Tensor:
-    """0, 1, 2, ... spread over 32 bits by a Weyl sequence, (words,) int32."""
-    spread = torch.arange(words, dtype=torch.int64, device=device) * 0x9E3779B1 % 2**32
+def _counters(rows: int, words: int, device: torch.device) -> Tensor:
+    """0, 1, 2, ... spread over 32 bits by a Weyl sequence, (rows * words,) int32."""
+    spread = torch.arange(rows * words, dtype=torch.int64, device=device) * 0x9E3779B1 % 2**32
     return (spread - 2**31).to(torch.int32)
 
 
