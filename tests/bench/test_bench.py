@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from tinygpt.bench import train
 from tinygpt.bench.learn import Replacement, learn, read_data, recipe
 from tinygpt.cli import invoke
 from tinygpt.config import TrainConfig
+from tinygpt.lm.precision import Precision
 from tinygpt.report import SilentReport
 
 RATES = ("tokens_per_second", "matrix_rate_share", "peak_rss_ratio_vs_hf")
@@ -73,6 +75,15 @@ def test_nanogpt_draws_windows_with_replacement_from_seed_and_step_alone():
 def test_an_unknown_recipe_is_named(capsys):
     assert invoke(["bench", "learn", "--recipe", "nonogpt"]) == 2
     assert "there is no recipe `nonogpt`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("unit", "measured"), [("bf16", True), ("fp32", False)])
+def test_hugging_face_in_bf16_is_measured_only_where_a_cpu_multiplies_it(monkeypatch, unit, measured):
+    monkeypatch.setattr(train, "choose_precision", lambda *_: Precision(unit, "for this test"))
+    monkeypatch.setattr(train, "find_spec", lambda name: name)
+    assert train.measurable("hf_bf16", train.Block()) == measured
+    assert train.measurable("hf_fp32", train.Block())
+    assert not train.measurable("hf_bf16", train.Block(avx2=True))
 
 
 @pytest.mark.full

@@ -58,17 +58,18 @@ def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -
         environ = threads_of(threads) | ({"ATEN_CPU_CAPABILITY": "avx2"} if block.avx2 else {})
         seconds, peaks = in_turns({who: [__name__, name, who] for who in there}, rounds, **environ)
         machine = in_own_process(__name__, name, "machine", **environ)
-        measured = _block(seconds, peaks, machine, "hf_fp32" if block.avx2 else "hf_bf16")
+        measured = _block(seconds, peaks, machine)
         report |= {name: measured} if name else measured
     return report
 
 
-def _block(seconds: dict[str, float], peaks: dict[str, float], machine: dict[str, Any], peer: str) -> dict[str, Any]:
-    """Tokens per second of every contender, the ratios, the share of the matrix rate, and memory beside that of `peer`."""
+def _block(seconds: dict[str, float], peaks: dict[str, float], machine: dict[str, Any]) -> dict[str, Any]:
+    """Tokens per second of every contender, the ratios, the share of the matrix rate, and memory beside the same precision's."""
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
     measured = {"tokens_per_second": rates["tinygpt"], "tokens_per_second_all": rates, **ratios(rates, PEERS)}
     measured["matrix_rate_share"] = flops * rates["tinygpt"] / machine.pop("matrix_rate")
+    peer = f"hf_{machine['precision']}"
     measured["peak_rss_ratio_vs_hf"] = peaks["tinygpt"] / peaks[peer] if peer in peaks else None
     return {**measured, "peak_rss_mib": peaks, **machine}
 
@@ -88,8 +89,10 @@ def matrix_rate(precision: str) -> float:
 
 
 def measurable(name: str, block: Block) -> bool:
-    """Whether the peer is installed, and its arithmetic is the block's."""
-    return not name.startswith("hf") or bool(find_spec("transformers") and not (name == "hf_bf16" and block.avx2))
+    """Whether the peer is installed, and its arithmetic the block's; a CPU that only imitates bf16 takes seconds for a step."""
+    if name == "hf_bf16" and (block.avx2 or choose_precision("auto", torch.device("cpu")).name != "bf16"):
+        return False
+    return not name.startswith("hf") or find_spec("transformers") is not None
 
 
 def contender(name: str, block: Block) -> Step:
