@@ -6,7 +6,7 @@ Optimizer state is kept by parameter name, so that a parameter added or moved ca
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
@@ -45,6 +45,9 @@ class AdamW:
 class Muon:
     """Momentum made orthogonal (Jordan et al. 2024), with decoupled weight decay (Liu et al. 2025); for matrices. Else as AdamW.
 
+    Attention's queries, keys and values are one parameter but three matrices, each made orthogonal by itself: together, the one
+    with the largest gradient would leave little of the step to the others.
+
     Args:
         dtype: of the products; bf16 is enough, where the hardware has it.
     """
@@ -55,24 +58,36 @@ class Muon:
         self.learning_rate, self.weight_decay, self.dtype = config.muon_learning_rate, config.weight_decay, dtype
         self.alike: list[tuple[list[nn.Parameter], Tensor]] = []  # matrices of one shape, whose products are taken together
         self.state: dict[str, Tensor] = {}
-        for shape in dict.fromkeys(p.shape for p in parameters.values()):
-            named = {name: p for name, p in parameters.items() if p.shape == shape}
-            momentum = torch.zeros_like(torch.stack([*named.values()]))
+        shapes = {name: (len(p) // (3 if name.endswith("qkv.weight") else 1), p.shape[1]) for name, p in parameters.items()}
+        for shape in dict.fromkeys(shapes.values()):
+            named = {name: p for name, p in parameters.items() if shapes[name] == shape}
+            momentum = torch.zeros_like(_matrices(named.values(), shape))
             self.alike.append(([*named.values()], momentum))
-            self.state |= {f"{name}/momentum_buffer": m for name, m in zip(named, momentum, strict=True)}
+            self.state |= zip((f"{name}/momentum_buffer" for name in named), _parts(momentum, named.values()), strict=True)
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
         """See AdamW.step."""
         rate = self.learning_rate * scale
         for parameters, momentum in self.alike:
-            gradients = torch.stack([p.grad for p in parameters if p.grad is not None])  # (n, rows, columns)
+            rows, columns = momentum.shape[1:]
+            gradients = _matrices((p.grad for p in parameters if p.grad is not None), (rows, columns))
             momentum.lerp_(gradients, 1 - self.MOMENTUM)
             updates = orthogonal(gradients.lerp_(momentum, self.MOMENTUM).to(self.dtype))  # Nesterov's momentum
-            rows, columns = momentum.shape[1:]
-            for p, update in zip(parameters, updates, strict=True):
+            for p, update in zip(parameters, _parts(updates, parameters), strict=True):
                 p.mul_(1 - rate * self.weight_decay).add_(update, alpha=-rate * math.sqrt(max(1, rows / columns)))
                 p.grad = None
+
+
+def _matrices(tensors: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
+    """A copy of all, (n, rows, columns)."""
+    return torch.cat([tensor.view(-1, *shape) for tensor in tensors])
+
+
+def _parts(matrices: Tensor, parameters: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The matrices, (n, rows, columns), in the shapes of the parameters that they were copied from; views."""
+    parts: tuple[Tensor, ...] = torch.split(matrices.flatten(0, 1), [len(p) for p in parameters])
+    return parts
 
 
 Optimizer = AdamW | Muon
