@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinygpt.lm.noise import Noise, Place, dropout_scale, keep_mask, keep_only
 
-ROWS = 64  # queries at a time: the fewer, the less is computed behind the diagonal; the more, the fuller the matrix unit
+ROWS = 64  # queries in a block: the fewer, the less is computed behind the diagonal; the more, the fuller the matrix unit
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | None, layer: int) -> Tensor:
@@ -28,7 +28,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | N
     if noise is not None and p > 0:
         *outer, T, _ = q.shape
         place, shape = Place.ATTENTION, torch.Size((*outer, T, T))
-        masks = [keep_mask(shape, p, noise, layer, place, rows).flatten(0, 1) for rows in _blocks(T)]
+        masks = [keep_mask(shape, p, noise, layer, place, rows).flatten(0, 1) for rows in _blocks(q)]
         v = v * dropout_scale(p)
     elif q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)  # whose backward pass is slow on a CPU
@@ -45,7 +45,7 @@ class _CausalAttention(torch.autograd.Function):
         T, D = q.shape[1:]
         y, bias, ctx.scale = torch.empty_like(v), _causal_bias(T, q.dtype, q.device), 1 / math.sqrt(D)
         kept = []
-        for rows, mask in zip_longest(_blocks(T), masks):
+        for rows, mask in zip_longest(_blocks(q), masks):
             seen = slice(rows.stop)
             scores = torch.baddbmm(bias[rows, seen], q[:, rows], k[:, seen].mT, alpha=ctx.scale)  # (B*H, rows, seen)
             kept.append(scores.softmax(dim=-1))
@@ -56,7 +56,7 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, *saved = ctx.saved_tensors
-        blocks = _blocks(q.shape[1])
+        blocks = _blocks(q)
         kept, masks = saved[: len(blocks)], saved[len(blocks) :]
         # d loss / d scores = weights * (d loss / d weights - its mean by these weights), and that mean is grad . y
         mean = (grad * y).sum(dim=-1, keepdim=True)  # (B*H, T, 1); Dao et al. 2022, FlashAttention, §B.2
@@ -74,8 +74,11 @@ class _CausalAttention(torch.autograd.Function):
         return grad_q.mul_(ctx.scale), grad_k.mul_(ctx.scale), grad_v, *(None for _ in masks)
 
 
-def _blocks(length: int) -> list[slice]:
-    return [slice(start, min(start + ROWS, length)) for start in range(0, length, ROWS)]
+def _blocks(q: Tensor) -> list[slice]:
+    """The queries, (..., T, D), in blocks; on a GPU in one, since a kernel more costs more than what lies behind."""
+    length = q.shape[-2]
+    rows = ROWS if q.device.type == "cpu" else length
+    return [slice(start, min(start + rows, length)) for start in range(0, length, rows)]
 
 
 def _kept(weights: Tensor, mask: Tensor | None) -> Tensor:
