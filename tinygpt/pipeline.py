@@ -6,8 +6,7 @@ Never imports the stages themselves: the caller hands in the function to run, wh
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygpt import __version__
 from tinygpt.config.tables import Config
@@ -18,8 +17,7 @@ from tinygpt.store import Artifact, Inputs, Manifest, Out, Store
 from tinygpt.store.artifact import Tables
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One step of the pipeline.
 
     Args:
@@ -81,8 +79,7 @@ def stage_key(stage: Stage, config: Config, inputs: Mapping[str, Digest], outsid
     return Key(hash_json("tinygpt.key", stage.name, stage.version, stage_tables(stage, config, outside), dict(inputs)))
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """What running a stage would do.
 
     Args:
@@ -126,8 +123,7 @@ def _digests(inputs: Inputs) -> dict[str, Digest]:
 
 def why(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> str:
     """Why no cached result fits: what differs from the newest one, e.g., "train.max_steps 300 -> 600"."""
-    made = store.list(stage.name)
-    if not made:
+    if not (made := store.list(stage.name)):
         return "not made yet"
     changes = differences(made[0].manifest, stage_tables(stage, config, outside), _digests(inputs), stage.version)
     return ", ".join(changes) or "its artifact is gone"
@@ -169,8 +165,7 @@ def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) ->
     return {name: found[name] for name in stage.inputs}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What running a stage did.
 
     Args:

@@ -102,8 +102,7 @@ class Screen:
         said = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}")]
         console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "disable": self.mode != "bar"}
-        bar = BarColumn(_width() // 5)
-        self.progress = Progress(said[0], bar, said[1], console=console, get_time=time.monotonic, **options)
+        self.progress = Progress(said[0], BarColumn(_width() // 5), said[1], console=console, get_time=time.monotonic, **options)
         self.progress.add_task(escape(title), total=total, completed=done, unit=unit, said="")
         self.progress.start()
 

@@ -44,10 +44,8 @@ def bench_sample(call: Call, *, threads: Threads = None, rounds: Rounds = 5) -> 
     report = sample.bench_sample(threads, rounds, ui.say_note)
     call.answer(report)
     for batch in sample.NEW_TOKENS:
-        rows = _rates(report[f"tokens_per_second_all_batch_{batch}"], sample.CONTENDERS)
-        ui.say_note(ui.table(f"batch {batch}", rows))
-    first = ("first token", f"{report['first_token_ms']:.0f} ms from a cold start")
-    ui.say_note(ui.table("both", [first, *_conditions(report)]))
+        ui.say_note(ui.table(f"batch {batch}", _rates(report[f"tokens_per_second_all_batch_{batch}"], sample.CONTENDERS)))
+    ui.say_note(ui.table("both", [("first token", f"{report['first_token_ms']:.0f} ms from a cold start"), *_conditions(report)]))
 
 
 @app.command("learn")

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tinygpt import ui
@@ -26,7 +25,7 @@ def doctor(call: Call) -> None:
         ui.say_note(f"{'ok   ' if check.passed else 'WRONG'}  {check.name}: {check.detail}")
     machine = machine_facts(store)
     ui.say_note(ui.table("this machine", list(machine.items())))
-    call.answer({"checks": [asdict(check) for check in checks], "machine": machine})
+    call.answer({"checks": [check._asdict() for check in checks], "machine": machine})
     if wrong := [check.name for check in checks if not check.passed]:
         hint = "if you changed `tinygpt/lm/model.py`, look there; else install again with `make clean setup`"
         raise VerificationError(f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}", hint)
@@ -49,9 +48,8 @@ def all_checks(store: "Store") -> "Iterator[Check]":
     for dataset in store.list("build-dataset")[:1]:
         if tokenize := store.find("tokenize", dataset.manifest.inputs["tokenize"]["key"]):
             tokenizer = Tokenizer.from_bytes(tokenize.read("tokenizer.json"))
-            with dataset.open("train.bin") as train, dataset.open("val.bin") as validation:
-                shards = (read_tokens(train, tokenizer.vocab_size), read_tokens(validation, tokenizer.vocab_size))
-                yield checks.no_story_in_both_splits(*shards, tokenizer.end_of_story)
+            train, validation = (read_tokens(dataset.open(name), tokenizer.vocab_size) for name in ("train.bin", "val.bin"))
+            yield checks.no_story_in_both_splits(train, validation, tokenizer.end_of_story)
 
 
 def machine_facts(store: "Store") -> dict[str, str]:

@@ -17,7 +17,6 @@ from tinygpt.cli import ranks
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-CLOSED_PIPE = 141
 
 
 class Command(TyperCommand):
@@ -120,7 +119,7 @@ def _closed_pipe() -> int:
     """Whoever read stdout has gone: end quietly, also in the interpreter's own last flush."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return CLOSED_PIPE
+    return 128 + signal.SIGPIPE  # as a shell says it
 
 
 def as_user_error(error: BaseException) -> TinygptError:

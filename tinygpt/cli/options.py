@@ -161,8 +161,7 @@ def program(*, elsewhere: bool = False) -> str:
 
 def _as_typed(path: Path, elsewhere: bool) -> str:
     """The shortest spelling that the shell finds: a bare name on the PATH, else relative, else whole."""
-    found = shutil.which(path.name)
-    if found and Path(found).absolute() == path.absolute():
+    if (found := shutil.which(path.name)) and Path(found).absolute() == path.absolute():
         return path.name
     path = path.absolute()
     if not elsewhere and path.is_relative_to(Path.cwd()):

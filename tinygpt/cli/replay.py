@@ -37,8 +37,7 @@ def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     config = Config.model_validate({"model": tables["model"], "train": train, "runtime": session.config.runtime})
     inputs = dict(session.inputs_around("train", made, run))
     if (digest := config.train.init_from) is not None:
-        before = [artifact for artifact in session.store.list("train") if artifact.digest == digest]
-        if not before:
+        if not (before := [artifact for artifact in session.store.list("train") if artifact.digest == digest]):
             raise MissingArtifactError("the model that this run went on from is gone", hint="make it again")
         inputs["init_from"] = before[0]
     with closing(session.report):

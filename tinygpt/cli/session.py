@@ -132,8 +132,7 @@ class Session:
         made = {name: f"{artifact.stage}/{artifact.key}" for name, artifact in inputs.items()}
         job = {"config": config.model_dump_json(), "inputs": made, "key": out.checkpoints.recipe.key}
         with ranks.joined(json.dumps(job)) as (all_ranks, _), self.call.signals.deferred() as interrupted:
-            limits = stage.Limits(interrupted=interrupted, **self.limits)
-            stage.run(config, inputs, out, report, limits=limits, ranks=all_ranks)
+            stage.run(config, inputs, out, report, limits=stage.Limits(interrupted=interrupted, **self.limits), ranks=all_ranks)
 
     def prepare_training(self, *, resume: bool, fresh: bool) -> None:
         """Apply `--resume` and `--fresh` to what an unfinished run left."""
@@ -155,8 +154,7 @@ class Session:
                 self.call.flags["train.max_steps"] = ("--max-steps", None)
                 hint = f"`tinygpt train --from {made.id} --max-steps {more}` makes a new model of it, with its own schedule"
                 raise UsageError(f"run {made.id} is finished after {done:,} steps", hint=hint)
-        others = [run for run in self.store.unfinished() if run.stage == "train"]
-        if not others:
+        if not (others := [run for run in self.store.unfinished() if run.stage == "train"]):
             self.report.note("nothing to resume: this run starts")
             return
         changes = ", ".join(differences(others[0].recipe, tables, inputs, STAGES["train"].version))
@@ -185,8 +183,7 @@ class Session:
             return find_inputs(STAGES["sample"], self.config, self.store, self.outside)["train"]
         except (MissingArtifactError, InputError) as missing:
             with suppress(InputError):
-                key = self.plan("train")["train"].key
-                if key and (checkpoint := self.store.checkpoints("train", key).newest()):
+                if (key := self.plan("train")["train"].key) and (checkpoint := self.store.checkpoints("train", key).newest()):
                     step = checkpoint.manifest.provenance["step"]
                     self.report.note(f"run {key[:12]} is not finished: this is its checkpoint of step {step:,}")
                     return checkpoint

@@ -5,9 +5,8 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -23,8 +22,7 @@ PRESETS = tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.toml")))
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
-class LoadedConfig:
+class LoadedConfig(NamedTuple):
     """A configuration and where it came from.
 
     Args:
@@ -45,14 +43,9 @@ _Setting = tuple[str, object, str]
 
 
 def load_config(
-    *,
-    config_file: Path | None = None,
-    preset: str | None = None,
-    sets: Sequence[str] = (),
-    flags: Mapping[str, tuple[str, object]] | None = None,
-    cwd: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> LoadedConfig:
+    *, config_file: Path | None = None, preset: str | None = None, sets: Sequence[str] = (),
+    flags: Mapping[str, tuple[str, object]] | None = None, cwd: Path | None = None, environ: Mapping[str, str] = os.environ,
+) -> LoadedConfig:  # fmt: skip
     """Read the configuration: flag > `sets` > environment > file > preset > default.
 
     Without `config_file`, a tinygpt.toml is looked for upwards from `cwd`; a preset replaces it. A file may name its base by a

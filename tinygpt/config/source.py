@@ -2,8 +2,8 @@
 
 import glob
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tinygpt.errors import ConfigError
 
@@ -12,23 +12,20 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _GLOB = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class BuiltinSource:
+class BuiltinSource(NamedTuple):
     """`builtin` or `builtin@SEED`: the stories that tinygpt writes itself."""
 
     seed: int
 
 
-@dataclass(frozen=True)
-class HubSource:
+class HubSource(NamedTuple):
     """`org/name` or `org/name@revision`: a data set of the Hugging Face hub."""
 
     repo: str
     revision: str | None
 
 
-@dataclass(frozen=True)
-class FileSource:
+class FileSource(NamedTuple):
     """A file, a folder or a glob pattern; `-` for one stream from standard input."""
 
     pattern: str

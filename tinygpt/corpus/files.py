@@ -103,5 +103,4 @@ def fingerprint(files: Sequence[StoryFile]) -> str:
 
 def _format(name: str) -> str:
     """The ending that decides how a file is read, in lower case, `.gz` included; empty if tinygpt does not read it."""
-    match = _FORMAT.search(name)
-    return match[0].lower() if match else ""
+    return match[0].lower() if (match := _FORMAT.search(name)) else ""

@@ -12,7 +12,6 @@ from tinygpt.figures.findings import Findings
 from tinygpt.figures.style import add_axes, drawable
 from tinygpt.lm.analysis import Array
 
-COLOURS = "Blues"  # one hue that grows darker: the same to all kinds of colour vision and in black and white
 SCALE = PowerNorm(0.5, 0, 1)  # a weight of a few percent is seen, and all heads share one scale
 TICKS = (0, 0.02, 0.1, 0.25, 0.5, 1)
 
@@ -65,7 +64,8 @@ def _draw_map(axes: Axes, weights: Array) -> AxesImage:
     axes.set_facecolor("#f4f4f4")
     corners = np.repeat(np.arange(T + 1), 2) - 0.5  # the staircase between past and future
     axes.plot(corners[1:], corners[:-1], color="#808080", lw=0.6)
-    return axes.imshow(_causal(weights), cmap=COLOURS, norm=SCALE, interpolation="nearest", extent=(-0.5, T - 0.5, T - 0.5, -0.5))
+    # One hue that grows darker: the same to all kinds of colour vision and in black and white
+    return axes.imshow(_causal(weights), cmap="Blues", norm=SCALE, interpolation="nearest", extent=(-0.5, T - 0.5, T - 0.5, -0.5))
 
 
 def _draw_scale(figure: Figure, image: AxesImage, left: float, width: float, label: str) -> None:

@@ -46,8 +46,7 @@ def training_curves(curves: Curves, baselines: Mapping[str, float]) -> Figure:
     norm.xaxis.set_major_locator(MaxNLocator(integer=True))
     norm.xaxis.set_major_formatter("{x:,.0f}")
     figure.align_ylabels()
-    legend_below(figure)
-    return figure
+    return legend_below(figure)
 
 
 def compared(runs: Mapping[str, Curves]) -> Figure:

@@ -45,10 +45,11 @@ def add_axes(figure: Figure, x: float, y: float, width: float, height: float) ->
     return figure.add_axes((x / across, y / up, width / across, height / up))
 
 
-def legend_below(figure: Figure) -> None:
-    """One legend for all axes, each name once; call when everything is drawn."""
+def legend_below(figure: Figure) -> Figure:
+    """The figure with one legend for all axes, each name once; call when everything is drawn."""
     entries = {name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8))
+    return figure
 
 
 def drawable(text: str) -> str:

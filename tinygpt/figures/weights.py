@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from tinygpt.figures.style import BLUE, GREY, layer_lines, legend_below
 from tinygpt.lm.analysis import BLOCK_MATRICES, KINDS, Array, Part, Spectrum
 
-BINS = 81
 MEASURES = {"spectral_norm": "spectral norm", "stable_rank": "stable rank"}
 Spectra = Mapping[Part, Spectrum]
 
@@ -28,14 +27,13 @@ def histograms(final: Mapping[Part, Array], initial: Mapping[Part, Array], layer
         if i % columns == 0:
             axes.set_ylabel("share of weights")
     figure.suptitle("outside the blocks" if layer is None else f"layer {layer}", fontsize=11, fontweight="bold")
-    legend_below(figure)
-    return figure
+    return legend_below(figure)
 
 
 def _histogram(axes: Axes, final: Array, initial: Array) -> None:
     low, high = np.quantile(np.concatenate([final, initial]), (0.0005, 0.9995))
     margin = max((high - low) * 0.1, 1e-3)
-    edges = np.linspace(low - margin, high + margin, BINS)
+    edges = np.linspace(low - margin, high + margin, 81)
     filled: Any = {"histtype": "stepfilled", "color": BLUE, "alpha": 0.45, "label": "trained"}
     outlined: Any = {"histtype": "step", "color": "black", "lw": 1.1, "label": "at initialisation"}
     for values, look in ((final, filled), (initial, outlined)):
@@ -64,8 +62,7 @@ def norms_by_layer(final: Spectra, initial: Spectra) -> Figure:
         column[-1].set_xlabel("layer")
     for axes, title in zip(panels[:, 0], MEASURES.values(), strict=True):
         axes.set(ylabel=title, ylim=(0, None))  # of the whole row; last, because it ends the search for the limits
-    legend_below(figure)
-    return figure
+    return legend_below(figure)
 
 
 def _layers(spectra: Spectra) -> int:
@@ -84,5 +81,4 @@ def singular_values(final: Spectra, initial: Spectra) -> Figure:
             axes.plot(initial[part].values, color=GREY, lw=0.9, ls=(0, (1, 3)), label="at initialisation")
             axes.plot(final[part].values, **(outer if part.layer is None else looks[part.layer]))
         axes.set(title=kind, ylim=(0, None), ylabel="singular value", xlabel="index, largest first")
-    legend_below(figure)
-    return figure
+    return legend_below(figure)

@@ -9,15 +9,14 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from tinygpt.lm.evaluation import window_losses
 from tinygpt.lm.model import GPT, Block
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from tinygpt.lm.weights import Array
 
 PROBE_TOKENS = 50  # longest random sequence that is shown twice to find induction heads
 PROBES = 8
@@ -42,8 +41,7 @@ class HeadScores:
     induction: Array
 
 
-@dataclass(frozen=True)
-class HeadWorth:
+class HeadWorth(NamedTuple):
     """What the model loses without each head: its output set to zero, all else unchanged.
 
     Args:
@@ -97,10 +95,9 @@ def prefix_matching(maps: Array, token_ids: Sequence[int]) -> Array:
     The mean is over tokens that occurred before; 0 where none did.
     """
     ids = np.asarray(token_ids)
-    follows = np.pad(ids[:, None] == ids[:-1], ((0, 0), (1, 0)))  # column j: whether it followed the row's token, at j - 1
-    follows = np.tril(follows)  # an occurrence is earlier if what followed it is not in the future
-    repeats = follows.any(-1)
-    return _mean_or_zero((maps * follows).sum(-1)[..., repeats])
+    # Column j: whether it followed the row's token, at j - 1; an occurrence is earlier if what followed it is not in the future
+    follows = np.tril(np.pad(ids[:, None] == ids[:-1], ((0, 0), (1, 0))))
+    return _mean_or_zero((maps * follows).sum(-1)[..., follows.any(-1)])
 
 
 def _mean_or_zero(values: Array) -> Array:
@@ -111,9 +108,8 @@ def induction_scores(model: GPT) -> Array:
     """Prefix matching on random tokens shown twice, which nothing but induction can predict, (L, H)."""
     generator = torch.Generator().manual_seed(0)  # the same tokens each time, so that scores compare
     n = min(PROBE_TOKENS, model.config.context_length // 2, model.vocab_size)
-    probes = [torch.randperm(model.vocab_size, generator=generator)[:n].repeat(2) for _ in range(PROBES)]
-    scores = [prefix_matching(attention_maps(model, probe.tolist()), probe.tolist()) for probe in probes]
-    return np.asarray(np.mean(scores, axis=0))
+    probes = [torch.randperm(model.vocab_size, generator=generator)[:n].repeat(2).tolist() for _ in range(PROBES)]
+    return np.asarray(np.mean([prefix_matching(attention_maps(model, probe), probe) for probe in probes], axis=0))
 
 
 def text_losses(model: GPT, token_ids: Sequence[int] | Array) -> Array:
@@ -175,28 +171,27 @@ def parts(arrays: Mapping[str, Array]) -> dict[Part, Array]:
     return {part: np.concatenate(found[part]) for part in ordered}
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """The singular values of a matrix, largest first."""
+class Spectrum(NamedTuple):
+    """What a matrix does to vectors.
+
+    Args:
+        values: the singular values, largest first.
+        spectral_norm: the largest: the most by which the matrix can stretch a vector.
+        stable_rank: how many directions matter: squared Frobenius over squared spectral norm (Rudelson & Vershynin 2007); 0 if
+            both are.
+    """
 
     values: Array
+    spectral_norm: float
+    stable_rank: float
 
     @classmethod
     def of(cls, matrix: Array) -> "Spectrum":
         """From the eigenvalues of the smaller Gram matrix in float64, many times faster than an SVD of a tall matrix."""
         wide = matrix.astype(np.float64)
         wide = wide if wide.shape[0] <= wide.shape[1] else wide.T
-        return cls(np.sqrt(np.linalg.eigvalsh(wide @ wide.T).clip(min=0))[::-1])
-
-    @property
-    def spectral_norm(self) -> float:
-        """The largest singular value: the most by which the matrix can stretch a vector."""
-        return float(self.values[0])
-
-    @property
-    def stable_rank(self) -> float:
-        """How many directions matter: squared Frobenius over squared spectral norm (Rudelson & Vershynin 2007); 0 if both are."""
-        return float((self.values**2).sum() / self.values[0] ** 2) if self.values[0] > 0 else 0.0
+        values = np.sqrt(np.linalg.eigvalsh(wide @ wide.T).clip(min=0))[::-1]
+        return cls(values, float(values[0]), float((values**2).sum() / values[0] ** 2) if values[0] > 0 else 0.0)
 
 
 def spectra(arrays: Mapping[str, Array]) -> dict[Part, Spectrum]:

@@ -6,8 +6,7 @@ The tests call them, and `tinygpt doctor` calls them again on the machine, and o
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,14 +20,13 @@ from tinygpt.lm.loss import plain_loss
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
 from tinygpt.lm.tokenizer import Tokenizer
-from tinygpt.lm.training import TrainState, train_step
+from tinygpt.lm.training import TrainState, train, train_step
 
 SMALL = ModelConfig(d_model=32, n_layers=2, n_heads=4, d_ff=64, context_length=16, dropout=0.1)
 VOCAB = 300
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One property: what was expected, what was seen."""
 
     name: str
@@ -44,16 +42,14 @@ def loss_at_initialisation(config: ModelConfig = SMALL, vocab_size: int = VOCAB)
     return Check("loss at initialisation is ln V", abs(loss - expected) < 0.1, f"{loss:.3f}, ln V = {expected:.3f}")
 
 
-def one_batch_overfits(config: ModelConfig = SMALL, steps: int = 150) -> Check:
+def one_batch_overfits() -> Check:
     """A model that sees nothing but one batch learns it by heart."""
-    recipe = TrainConfig(max_steps=steps, batch_size=4, grad_accum_steps=1, learning_rate=1e-2, warmup_steps=10)
-    tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * config.context_length + 1).astype(np.uint16)
-    config = config.model_copy(update={"dropout": 0.0})
-    batches = Batches(tokens, config.context_length, 0)
-    state = TrainState.start(_model(config), recipe, "fp32")
-    losses = [train_step(state, batches, recipe).loss for _ in range(steps)]
-    detail = f"loss {losses[0]:.2f} -> {losses[-1]:.3f} in {steps} steps"
-    return Check("one batch can be learned by heart", losses[-1] < 0.5, detail)
+    recipe = TrainConfig(max_steps=150, batch_size=4, grad_accum_steps=1, learning_rate=1e-2, warmup_steps=10)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * SMALL.context_length + 1).astype(np.uint16)
+    batches = Batches(tokens, SMALL.context_length, 0)
+    state = TrainState.start(_model(SMALL.model_copy(update={"dropout": 0.0})), recipe, "fp32")
+    first, *_, last = (record.loss for record in train(state, batches, recipe))
+    return Check("one batch can be learned by heart", last < 0.5, f"loss {first:.2f} -> {last:.3f} in {state.step} steps")
 
 
 def future_moves_no_past(config: ModelConfig = SMALL) -> Check:
@@ -73,8 +69,7 @@ def three_paths_agree(config: ModelConfig = SMALL) -> Check:
     training = model(token_ids).detach()
     with torch.no_grad():
         fused, explicit = model(token_ids), model(token_ids, explicit=True)
-    arrays = weights.read_arrays(weights.dump(weights.model_tensors(model)))
-    decoder = NumpyDecoder(config, VOCAB, arrays, max_sequences=2)
+    decoder = NumpyDecoder(config, VOCAB, weights.read_arrays(weights.dump(weights.model_tensors(model))), max_sequences=2)
     ids = token_ids.numpy()
     cached = [decoder.start(ids[:, :1].tolist()), *(decoder.read(ids[:, t : t + 1]) for t in range(1, ids.shape[1]))]
     worst = float(np.ptp([training, fused, explicit, np.stack(cached, axis=1)], axis=0).max())
@@ -98,18 +93,17 @@ def gradient_is_the_slope(config: ModelConfig = SMALL) -> Check:
     return Check("gradient = finite difference", error < 1e-4, f"relative difference {error:.1e}")
 
 
-def resume_changes_nothing(config: ModelConfig = SMALL, optimizer: str = "adamw") -> Check:
+def resume_changes_nothing(optimizer: str = "adamw") -> Check:
     """Saving and loading in the middle leads to the same weights, bit for bit, with dropout, accumulation and clipping on."""
     recipe = TrainConfig(max_steps=8, batch_size=2, grad_accum_steps=2, warmup_steps=2, optimizer=optimizer)  # type: ignore[arg-type]
-    tokens = np.random.default_rng(1).integers(0, VOCAB, 20 * config.context_length).astype(np.uint16)
-    batches = Batches(tokens, config.context_length, 0)
-    straight = TrainState.start(_model(config), recipe, "fp32")
-    for step in range(recipe.max_steps):
-        if step == 5:
+    tokens = np.random.default_rng(1).integers(0, VOCAB, 20 * SMALL.context_length).astype(np.uint16)
+    batches = Batches(tokens, SMALL.context_length, 0)
+    straight = TrainState.start(_model(SMALL), recipe, "fp32")
+    for record in train(straight, batches, recipe):
+        if record.step == 5:
             saved = weights.dump(weights.model_tensors(straight.model))
             moments = copy.deepcopy(optimizer_tensors(straight.optimizers))
-        train_step(straight, batches, recipe)
-    resumed = TrainState.start(_model(config), recipe, "fp32")
+    resumed = TrainState.start(_model(SMALL), recipe, "fp32")
     weights.load_into(weights.model_tensors(resumed.model), weights.read_arrays(saved))
     load_optimizer_tensors(resumed.optimizers, moments)
     for resumed.step in range(5, recipe.max_steps):
@@ -131,7 +125,7 @@ def _tokens(rows: int, length: int, vocab_size: int = VOCAB) -> torch.Tensor:
 
 
 _OF_THE_MODEL = (loss_at_initialisation, future_moves_no_past, three_paths_agree, gradient_is_the_slope)
-_OF_TRAINING = (one_batch_overfits, resume_changes_nothing, partial(resume_changes_nothing, optimizer="muon"))
+_OF_TRAINING = (one_batch_overfits, resume_changes_nothing, lambda: resume_changes_nothing("muon"))
 ALL = (*_OF_THE_MODEL, *_OF_TRAINING)
 """What `doctor` runs on the model itself."""
 

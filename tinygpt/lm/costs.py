@@ -1,12 +1,11 @@
 """What a model and a recipe cost: parameters, floating-point operations, memory."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinygpt.config import ModelConfig, TrainConfig
 
 
-@dataclass(frozen=True)
-class Costs:
+class Costs(NamedTuple):
     """Counts for one model under one recipe.
 
     Args:

@@ -64,8 +64,7 @@ def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: f
         texts = list(batch)
         for text, token_ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
             token_ids.append(tokenizer.end_of_story)
-            split = "val" if is_validation(text, val_fraction) else "train"
-            yield EncodedStory(text, split, np.asarray(token_ids, TOKEN))
+            yield EncodedStory(text, "val" if is_validation(text, val_fraction) else "train", np.asarray(token_ids, TOKEN))
 
 
 def empty_split(name: str, stories: int, val_fraction: float) -> InputError:
@@ -100,10 +99,9 @@ def story_spans(tokens: Tokens, end_of_story: int) -> NDArray[np.int64]:
 
     Tokens after the last end-of-story token are one story more.
     """
-    stops = np.flatnonzero(tokens == end_of_story) + 1
-    if len(tokens) and (not len(stops) or stops[-1] != len(tokens)):
-        stops = np.append(stops, len(tokens))
-    return np.stack((np.append(0, stops[:-1]), stops), axis=1) if len(stops) else np.empty((0, 2), np.int64)
+    ends = np.flatnonzero(tokens == end_of_story) + 1
+    stops = np.union1d(ends, len(tokens)) if len(tokens) else ends
+    return np.stack((np.append(0, stops)[:-1], stops), axis=1)
 
 
 class Batches:

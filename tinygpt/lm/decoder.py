@@ -6,14 +6,17 @@ Shapes: B sequences, T new positions, S positions read so far, new ones included
 
 import ctypes
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from tinygpt.config import ModelConfig
-from tinygpt.lm.weights import Array, load_into, model_tensors, require
+from tinygpt.lm.weights import Array, model_of, require
+
+Weights = Mapping[str, Array]
 
 # Arrays, because a Python number is converted anew each time it meets one
 _EPSILON, _ONE, _HALF = (np.array(value, np.float32) for value in (1e-5, 1, 0.5))
@@ -59,8 +62,7 @@ class Decoder:
         Raises:
             ValueError: more than context_length positions.
         """
-        S = self.length + token_ids.shape[1]
-        if S > self.context_length:
+        if (S := self.length + token_ids.shape[1]) > self.context_length:
             raise ValueError(f"{S} tokens exceed the context of {self.context_length}")
         logits = self._read(token_ids)
         self.length = S
@@ -71,8 +73,7 @@ class Decoder:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these of the sequences, in this order; a row named twice is copied."""
-        moved = [new for new, old in enumerate(rows) if new != old]
-        if moved:
+        if moved := [new for new, old in enumerate(rows) if new != old]:
             for remembered in (self.keys, self.values):
                 remembered[:, moved] = remembered[:, [rows[new] for new in moved]]
 
@@ -89,7 +90,7 @@ class NumpyDecoder(Decoder):
         CorruptArtifactError: names, shapes or values of the weights do not fit the configuration.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, weights: Mapping[str, Array], *, max_sequences: int = 1) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, weights: Weights, *, max_sequences: int = 1) -> None:
         require(dict(_shapes(config, vocab_size)), weights)
         _one_blas_thread()
         self.embedding = weights["token_embedding.weight"]
@@ -97,9 +98,9 @@ class NumpyDecoder(Decoder):
         self.positions = _positions(config, weights)
         if config.norm == "pre":
             self.embedding = _centred(self.embedding)
-            self.positions = None if self.positions is None else _centred(self.positions)
-        self.layers = [_Layer(config, _within(weights, f"blocks.{i}.")) for i in range(config.n_layers)]
-        self.norm = _Norm(_within(weights, "norm."), centres=False) if config.norm == "pre" else None
+            self.positions = _centred(self.positions)
+        self.layers = [_Layer(config, weights, f"blocks.{i}") for i in range(config.n_layers)]
+        self.norm = _Norm(weights, "norm", centres=False) if config.norm == "pre" else None
         L, H, S, D = config.n_layers, config.n_heads, config.context_length, config.d_model // config.n_heads
         # Keys lie transposed, so that both products of attention run along contiguous memory. Their rows are 16 longer than need
         # be: a power of two apart they would share a few lines of the cache, and to write a position of each would take double
@@ -109,8 +110,7 @@ class NumpyDecoder(Decoder):
     def _read(self, token_ids: Array) -> Array:
         (B, T), old = token_ids.shape, self.length
         x = self.embedding[token_ids]  # (B, T, C)
-        if self.positions is not None:
-            x += self.positions[old : old + T]
+        x += self.positions[old : old + T]
         x = x.reshape(B * T, -1)
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
             x = layer(x, keys[:B, :, :, : old + T], values[:B, :, : old + T], old)
@@ -118,9 +118,7 @@ class NumpyDecoder(Decoder):
         return (last if self.norm is None else self.norm(last)).dot(self.unembedding)  # type: ignore[no-any-return]
 
 
-def decoder_for(
-    shape: ModelConfig, vocab_size: int, weights: Mapping[str, Array], device: str, max_sequences: int = 1
-) -> Decoder:
+def decoder_for(shape: ModelConfig, vocab_size: int, weights: Weights, device: str, max_sequences: int = 1) -> Decoder:
     """The decoder for `runtime.device`: numpy's for a CPU, PyTorch's for a GPU; for "auto" that only where much is to be done.
 
     Args and errors: see NumpyDecoder.
@@ -128,29 +126,24 @@ def decoder_for(
     size = sum(array.size for array in weights.values())
     if device == "cpu" or (device == "auto" and size * max_sequences < LARGE):
         return NumpyDecoder(shape, vocab_size, weights, max_sequences=max_sequences)
-    from tinygpt.lm.model import GPT
     from tinygpt.lm.precision import choose_device
     from tinygpt.lm.torch_decoder import TorchDecoder
 
-    model = GPT(shape, vocab_size)
-    load_into(model_tensors(model), weights)
-    return TorchDecoder(model.to(choose_device(device)), max_sequences=max_sequences)
+    return TorchDecoder(model_of(shape, vocab_size, weights).to(choose_device(device)), max_sequences=max_sequences)
 
 
 class _Layer:
     """One transformer block: Block of lm/model.py."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Array]) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, name: str) -> None:
         self.pre_norm, self.gelu = config.norm == "pre", config.activation == "gelu"
-        self.n_heads = config.n_heads
-        self.norm_1, self.norm_2 = (_Norm(_within(weights, f"norm_{i}."), centres=not self.pre_norm) for i in (1, 2))
-        self.qkv, self.qkv_bias = _linear(weights, "attention.qkv")
-        scale = 1 / math.sqrt(config.d_model // config.n_heads)  # of the scores, applied to the queries once and for all
-        self.qkv[:, : config.d_model] *= scale
-        self.qkv_bias[:, : config.d_model] *= scale
-        self.out, self.out_bias = _linear(weights, "attention.out", centred=self.pre_norm)
-        self.up, self.up_bias = _linear(weights, "mlp.up")
-        self.down, self.down_bias = _linear(weights, "mlp.down", centred=self.pre_norm)
+        self.norm_1, self.norm_2 = (_Norm(weights, f"{name}.norm_{i}", centres=not self.pre_norm) for i in (1, 2))
+        self.qkv, self.qkv_bias = _linear(weights, f"{name}.attention.qkv")
+        for array in (self.qkv, self.qkv_bias):  # the scale of the scores, applied to the queries once and for all
+            array[:, : config.d_model] *= 1 / math.sqrt(config.d_model // config.n_heads)
+        self.out, self.out_bias = _linear(weights, f"{name}.attention.out", centred=self.pre_norm)
+        self.up, self.up_bias = _linear(weights, f"{name}.mlp.up")
+        self.down, self.down_bias = _linear(weights, f"{name}.mlp.down", centred=self.pre_norm)
 
     def __call__(self, x: Array, keys: Array, values: Array, old: int) -> Array:
         """(B*T, C) -> (B*T, C).
@@ -163,8 +156,7 @@ class _Layer:
         """
         if self.pre_norm:
             x = x + self.attention(self.norm_1(x), keys, values, old)
-            x += self.mlp(self.norm_2(x))
-            return x
+            return x + self.mlp(self.norm_2(x))
         x = self.norm_1(x + self.attention(x, keys, values, old))
         return self.norm_2(x + self.mlp(x))
 
@@ -172,8 +164,7 @@ class _Layer:
         """Mix each new position with all before it (CausalSelfAttention of lm/model.py)."""
         B, H, S, D = values.shape
         T = S - old
-        qkv = x.dot(self.qkv)
-        qkv += self.qkv_bias
+        qkv = x.dot(self.qkv) + self.qkv_bias
         q, k, v = qkv.reshape(B, T, 3, H, D).transpose(2, 0, 3, 1, 4)  # each (B, H, T, D)
         keys[:, :, :, old:] = k.swapaxes(2, 3)
         values[:, :, old:] = v
@@ -184,45 +175,38 @@ class _Layer:
         np.exp(scores, out=scores)
         y = scores @ values  # (B, H, T, D)
         y /= np.add.reduce(scores, axis=3, keepdims=True)
-        y = y.swapaxes(1, 2).reshape(B * T, H * D).dot(self.out)
-        y += self.out_bias
-        return y  # type: ignore[no-any-return]
+        return y.swapaxes(1, 2).reshape(B * T, H * D).dot(self.out) + self.out_bias  # type: ignore[no-any-return]
 
     def mlp(self, x: Array) -> Array:
         """(B*T, C) -> (B*T, C), each position by itself (MLP of lm/model.py)."""
-        hidden = x.dot(self.up)
-        hidden += self.up_bias
-        y = (_gelu(hidden) if self.gelu else np.maximum(hidden, 0)).dot(self.down)
-        y += self.down_bias
-        return y  # type: ignore[no-any-return]
+        hidden = x.dot(self.up) + self.up_bias
+        return (_gelu(hidden) if self.gelu else np.maximum(hidden, 0)).dot(self.down) + self.down_bias  # type: ignore[no-any-return]
 
 
 class _Norm:
     """LayerNorm (Ba et al. 2016) of the rows of a matrix.
 
     Args:
-        weights: its weight and bias.
+        weights: of the model.
+        name: of its own weight and bias, without the last part.
         centres: subtract the mean. With norm "pre" all that is read from the residual stream goes through a LayerNorm, which
             ignores the mean; so what is written to the stream is `_centred` once, in the weights, and need not be at each step.
     """
 
-    def __init__(self, weights: Mapping[str, Array], *, centres: bool) -> None:
-        self.weight, self.bias, self.centres = weights["weight"][None], weights["bias"][None], centres  # (1, C)
-        C = self.weight.size
-        self.mean = np.full((C, 1), 1 / C, np.float32)  # x.dot(mean) takes an eighth of the time of x.mean()
+    def __init__(self, weights: Weights, name: str, *, centres: bool) -> None:
+        self.weight, self.bias, self.centres = weights[f"{name}.weight"][None], weights[f"{name}.bias"][None], centres  # (1, C)
+        # x.dot(mean) takes an eighth of the time of x.mean()
+        self.mean = np.full(self.weight.T.shape, 1 / self.weight.size, np.float32)  # (C, 1)
 
     def __call__(self, x: Array) -> Array:
         if self.centres:
             x = x - x.dot(self.mean)
-        y: Array = x * (self.weight / np.sqrt((x * x).dot(self.mean) + _EPSILON))
-        y += self.bias
-        return y
+        return x * (self.weight / np.sqrt((x * x).dot(self.mean) + _EPSILON)) + self.bias  # type: ignore[no-any-return]
 
 
 def _centred(rows: Array) -> Array:
     """A copy with mean 0 along the last axis."""
-    centred: Array = rows - rows.mean(axis=-1, keepdims=True)
-    return centred
+    return rows - rows.mean(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _gelu(x: Array) -> Array:
@@ -244,46 +228,40 @@ def _one_blas_thread() -> None:
     The products are too small to share: a second thread gains nothing, and where the cores are busy it waits for them, spinning,
     for milliseconds. A story also no longer depends on the number of cores.
     """
-    try:
+    # Refused by numpy 1.26, by builds where no library lies behind that name, and by other BLAS libraries
+    with suppress(ImportError, OSError, AttributeError):
         library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
-    except (ImportError, OSError):  # numpy 1.26, and builds where no library lies behind that name
-        return
-    if set_num_threads := getattr(library, "scipy_openblas_set_num_threads64_", None):
-        set_num_threads(1)
+        library.scipy_openblas_set_num_threads64_(1)
 
 
-def _linear(weights: Mapping[str, Array], name: str, *, centred: bool = False) -> tuple[Array, Array]:
+def _linear(weights: Weights, name: str, *, centred: bool = False) -> tuple[Array, Array]:
     """Weight (inputs, outputs) and bias of a Linear, own copies; rows of x times contiguous columns is the faster product."""
     weight, bias = weights[f"{name}.weight"].T.copy(order="C"), weights[f"{name}.bias"][None].copy()
     return (_centred(weight), _centred(bias)) if centred else (weight, bias)
 
 
-def _within(weights: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
-
-
-def _positions(config: ModelConfig, weights: Mapping[str, Array]) -> Array | None:
-    """Position embeddings, (context_length, C); None for none."""
+def _positions(config: ModelConfig, weights: Weights) -> Array:
+    """Position embeddings, (context_length, C); zeros, (context_length, 1), for none."""
     if config.positions == "sinusoidal":  # Vaswani et al. 2017, §3.5
         rates = np.exp(np.arange(0, config.d_model, 2, dtype=np.float32) * np.float32(-math.log(10_000) / config.d_model))
         angle = np.arange(config.context_length, dtype=np.float32)[:, None] * rates
         return np.stack((np.sin(angle), np.cos(angle)), axis=2).reshape(config.context_length, -1)
-    return weights.get("position_embedding.weight")
+    return weights.get("position_embedding.weight", np.zeros((config.context_length, 1), np.float32))
 
 
-def _shapes(config: ModelConfig, vocab_size: int) -> Iterable[tuple[str, tuple[int, ...]]]:
+def _shapes(config: ModelConfig, vocab_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every parameter."""
     C, F = config.d_model, config.d_ff
+    of_block: dict[str, tuple[int, ...]] = {"norm_1": (C,), "norm_2": (C,)}
+    of_block |= {"attention.qkv": (3 * C, C), "attention.out": (C, C), "mlp.up": (F, C), "mlp.down": (C, F)}
     yield "token_embedding.weight", (vocab_size, C)
     if config.positions == "learned":
         yield "position_embedding.weight", (config.context_length, C)
     if not config.tie_embeddings:
         yield "unembed.weight", (vocab_size, C)
-    norms = [f"blocks.{i}.norm_{n}" for i in range(config.n_layers) for n in (1, 2)] + ["norm"] * (config.norm == "pre")
-    for norm in norms:
-        yield f"{norm}.weight", (C,)
-        yield f"{norm}.bias", (C,)
-    for i in range(config.n_layers):
-        for name, rows, columns in (("attention.qkv", 3 * C, C), ("attention.out", C, C), ("mlp.up", F, C), ("mlp.down", C, F)):
-            yield f"blocks.{i}.{name}.weight", (rows, columns)
-            yield f"blocks.{i}.{name}.bias", (rows,)
+    modules = {f"blocks.{i}.{name}": shape for i in range(config.n_layers) for name, shape in of_block.items()}
+    if config.norm == "pre":
+        modules["norm"] = (C,)
+    for name, shape in modules.items():
+        yield f"{name}.weight", shape
+        yield f"{name}.bias", shape[:1]

@@ -42,8 +42,7 @@ class Score:
     @classmethod
     def of(cls, loss: float, tokens: int, text_bytes: int) -> "Score":
         """The score of a mean loss over `tokens` tokens of `text_bytes` bytes."""
-        bits_per_byte = loss * tokens / math.log(2) / text_bytes if text_bytes else None
-        return cls(loss, math.exp(min(loss, 700)), bits_per_byte)
+        return cls(loss, math.exp(min(loss, 700)), loss * tokens / math.log(2) / text_bytes if text_bytes else None)
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,7 @@ def standard_error(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
 
     Tokens of one story resemble each other, so that the spread over tokens would promise too much.
     """
-    n = len(sums)
-    if n < 2:
+    if (n := len(sums)) < 2:
         return None
     residuals = sums - sums.sum() / counts.sum() * counts
     return float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / counts.sum())
@@ -120,8 +118,7 @@ def window_losses(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> Iterator[
     """
     for start, stop, width in _spans(model, tokens)[ranks.rank :: ranks.count]:
         ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(model.token_embedding.weight.device)
-        losses = token_losses(model, ids[:-1].view(-1, width), ids[1:])
-        yield losses.cpu().numpy().astype(np.float64)
+        yield token_losses(model, ids[:-1].view(-1, width), ids[1:]).cpu().numpy().astype(np.float64)
 
 
 def _spans(model: GPT, tokens: Tokens) -> list[tuple[int, int, int]]:

@@ -12,14 +12,13 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tinygpt.config import SampleConfig
-from tinygpt.lm.decoder import Decoder
+from tinygpt.lm.decoder import Array, Decoder
 
-Array = np.ndarray[Any, np.dtype[Any]]
 StopReason = Literal["end_of_story", "stop", "length", "context"]
 
 
@@ -117,14 +116,9 @@ class NewToken(NamedTuple):
 
 
 def generate(
-    reader: Decoder,
-    prompt: Sequence[int],
-    config: SampleConfig,
-    *,
-    token_bytes: Callable[[int], bytes],
-    end_of_story: int,
-    samples: Sequence[int] = (0,),
-) -> Iterator[NewToken]:
+    reader: Decoder, prompt: Sequence[int], config: SampleConfig, *,
+    token_bytes: Callable[[int], bytes], end_of_story: int, samples: Sequence[int] = (0,),
+) -> Iterator[NewToken]:  # fmt: skip
     """Tell stories side by side, token by token.
 
     A story ends with the end-of-story token ("end_of_story"), with a stop text ("stop"; the text goes up to it), after
@@ -146,24 +140,36 @@ def generate(
     if (seed := config.seed) is None:
         raise ValueError("sample.seed is None; chance must be given")
     prompt = list(prompt[-reader.context_length :])
-    stories = [_Story(sample, config, token_bytes, end_of_story) for sample in samples]
+    stories = [(sample, list[int](), TextStream(config.stop)) for sample in samples]
     logits = np.repeat(reader.start([prompt]), len(stories), axis=0)  # (B, V)
     reader.keep([0] * len(stories))
     while stories:
-        full = reader.length == reader.context_length
         rows = list(range(len(stories)))
-        token_ids = choose(logits, config, [uniform(seed, story.sample, len(story.token_ids)) for story in stories])
+        token_ids = choose(logits, config, [uniform(seed, sample, len(told)) for sample, told, _ in stories])
         logprobs = log_probabilities(logits, token_ids)
         for row in reversed(rows):
-            token = stories[row].add(token_ids[row], logprobs[row], full)
-            yield token
-            if token.stop_reason is not None:  # the last row takes its place, so that one row moves and not all behind it
+            sample, told, stream = stories[row]
+            told.append(token_ids[row])
+            reason = _stop_reason(told, config, end_of_story, full=reader.length == reader.context_length)
+            text = stream.push(token_bytes(token_ids[row]), final=reason is not None)
+            reason = "stop" if stream.stopped else reason
+            yield NewToken(sample, token_ids[row], logprobs[row], text, reason)
+            if reason is not None:  # the last row takes its place, so that one row moves and not all behind it
                 rows[row] = rows[-1]
                 rows.pop()
         stories = [stories[row] for row in rows]
         reader.keep(rows)
         if stories:
-            logits = _read_on(reader, [prompt + story.token_ids[-reader.context_length :] for story in stories])
+            logits = _read_on(reader, [prompt + told[-reader.context_length :] for _, told, _ in stories])
+
+
+def _stop_reason(token_ids: Sequence[int], config: SampleConfig, end_of_story: int, *, full: bool) -> StopReason | None:
+    """Why a story ends with the newest of its tokens, if it does; `full` says that this is the first beyond the context."""
+    if token_ids[-1] == end_of_story:
+        return "end_of_story"
+    if len(token_ids) == config.max_new_tokens:
+        return "length"
+    return "context" if full and config.overflow == "stop" else None
 
 
 def _read_on(reader: Decoder, texts: Sequence[list[int]]) -> Array:
@@ -197,31 +203,6 @@ def xray(reader: Decoder, prompt: Sequence[int], token_ids: Sequence[int], alter
         logits = _read_on(reader, [text])
 
 
-class _Story:
-    """One of the stories that `generate` tells."""
-
-    def __init__(self, sample: int, config: SampleConfig, token_bytes: Callable[[int], bytes], end_of_story: int) -> None:
-        self.sample, self.config = sample, config
-        self.token_bytes, self.end_of_story = token_bytes, end_of_story
-        self.token_ids: list[int] = []
-        self.text = TextStream(config.stop)
-
-    def add(self, token_id: int, logprob: float, full: bool) -> NewToken:
-        """Go on with this token; `full` says that it is the first beyond the context."""
-        self.token_ids.append(token_id)
-        reason: StopReason | None = None
-        if token_id == self.end_of_story:
-            reason = "end_of_story"
-        elif len(self.token_ids) == self.config.max_new_tokens:
-            reason = "length"
-        elif full and self.config.overflow == "stop":
-            reason = "context"
-        text = self.text.push(self.token_bytes(token_id), final=reason is not None)
-        if self.text.stopped:
-            reason = "stop"
-        return NewToken(self.sample, token_id, logprob, text, reason)
-
-
 class TextStream:
     """Bytes of tokens in, text out that will not have to be taken back.
 
@@ -236,8 +217,7 @@ class TextStream:
     def push(self, data: bytes, *, final: bool = False) -> str:
         """Text that these bytes settle: no half character, no beginning of a stop text unless this is the end."""
         text = self._held + self._decoder.decode(data, final)
-        found = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
-        if found:
+        if found := [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]:
             self.stopped = True
             return text[: min(found)[1]]
         hold = 0 if final else max((_overlap(text, stop) for stop in self.stops), default=0)

@@ -25,16 +25,9 @@ PIECE = 1 << 20  # characters given to the native library at once: its encodings
 WORD = 1 << 10  # characters at most of a word in training, which takes time quadratic in the length of a word
 
 ALPHABET = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
-
-
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's byte alphabet: printable bytes stand for themselves, the other 68 for the characters from U+0100 on, in order."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (byte for byte in range(BYTES) if byte not in printable)
-    return {character: ord(character) if ord(character) < BYTES else next(others) for character in ALPHABET}
-
-
-BYTE_OF = _byte_of_character()
+# GPT-2's byte alphabet: printable bytes stand for themselves, the other 68 for the characters from U+0100 on, in order.
+_THEMSELVES = [ord(character) for character in ALPHABET if ord(character) < BYTES]
+BYTE_OF = dict(zip(ALPHABET, [*_THEMSELVES, *sorted({*range(BYTES)} - {*_THEMSELVES})], strict=True))
 
 
 class Tokenizer:
@@ -48,8 +41,7 @@ class Tokenizer:
     end_of_story = 0
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-        self._entries = (END_OF_STORY, *ALPHABET, *tokens)
-        self._merges = tuple(merges)
+        self._entries, self._merges = (END_OF_STORY, *ALPHABET, *tokens), tuple(merges)
         self._bytes = (b"", *(bytes(map(BYTE_OF.__getitem__, token)) for token in self._entries[1:]))
         vocabulary = {token: token_id for token_id, token in enumerate(self._entries)}
         self._native = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
@@ -70,8 +62,7 @@ class Tokenizer:
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         how: Any = {"vocab_size": config.vocab_size, "min_frequency": config.min_frequency, "max_token_length": MAX_TOKEN_BYTES}
         how |= {"special_tokens": [END_OF_STORY], "initial_alphabet": list(ALPHABET), "show_progress": False}
-        trainer = trainers.BpeTrainer(**how)
-        native.train_from_iterator((piece for text in texts for piece in _pieces(text, WORD)), trainer)
+        native.train_from_iterator((piece for text in texts for piece in _pieces(text, WORD)), trainers.BpeTrainer(**how))
         model = json.loads(native.to_str())["model"]
         return cls(list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]])
 

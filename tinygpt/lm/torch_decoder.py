@@ -37,8 +37,7 @@ class TorchDecoder(Decoder):
             else:
                 x = block.norm_1(x + _attention(block.attention, x, *remembered))
                 x = block.norm_2(x + block.mlp(x))
-        logits: Array = self.model.unembed(self.model.norm(x[:, -1])).cpu().numpy()
-        return logits
+        return self.model.unembed(self.model.norm(x[:, -1])).cpu().numpy()  # type: ignore[no-any-return]
 
 
 def _attention(attention: CausalSelfAttention, x: Tensor, keys: Tensor, values: Tensor, old: int) -> Tensor:
@@ -46,5 +45,4 @@ def _attention(attention: CausalSelfAttention, x: Tensor, keys: Tensor, values: 
     S = old + x.shape[1]
     q, keys[:, :, old:S], values[:, :, old:S] = attention.heads(x)
     y = F.scaled_dot_product_attention(q, keys[:, :, :S], values[:, :, :S], attn_mask=attention.causal[old:S, :S])
-    mixed: Tensor = attention.out(y.transpose(1, 2).flatten(2))
-    return mixed
+    return attention.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
 """Weights and the model's configuration as bytes, and back. Safetensors only: no pickle, nothing that could run code.
 
-Reading gives numpy arrays and needs no torch; only `read_model` does.
+Reading gives numpy arrays and needs no torch; only `model_of` does.
 """
 
 import json
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from tinygpt.config import ModelConfig
@@ -65,20 +64,29 @@ def read_config(config_json: bytes) -> tuple[ModelConfig, int]:
         if type(vocab_size) is not int or vocab_size < 1:
             raise ValueError(f"vocab_size = {vocab_size}")
         return ModelConfig.model_validate(content["model"]), vocab_size
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
         raise CorruptArtifactError(f"not a model's config.json: {error}") from error
 
 
 def read_model(config_json: bytes, weights: bytes) -> "GPT":
-    """The model with its weights, on the CPU in fp32.
+    """The model of a config.json with its weights, on the CPU in fp32.
 
     Raises:
-        CorruptArtifactError: names or shapes differ from those the configuration gives, or a weight is not finite.
+        CorruptArtifactError: as read_config, read_arrays and require.
+    """
+    return model_of(*read_config(config_json), read_arrays(weights))
+
+
+def model_of(config: ModelConfig, vocab_size: int, arrays: Mapping[str, Array]) -> "GPT":
+    """The model with these weights, on the CPU in fp32.
+
+    Raises:
+        CorruptArtifactError: as require.
     """
     from tinygpt.lm.model import GPT
 
-    model = GPT(*read_config(config_json))
-    load_into(model_tensors(model), read_arrays(weights))
+    model = GPT(config, vocab_size)
+    load_into(model_tensors(model), arrays)
     return model
 
 

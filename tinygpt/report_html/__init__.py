@@ -51,7 +51,7 @@ def contents(findings: Findings, facts: Mapping[str, object]) -> dict[str, objec
         "labels": findings.labels,
         "parts": [{**part._asdict(), "size": len(spectrum.values)} for part, spectrum in findings.final.spectra.items()],
         "looks": [look(each) for each in {each.step: each for each in findings.looks}.values()],  # each step once
-        "worth": None if findings.worth is None else vars(findings.worth),
+        "worth": None if findings.worth is None else findings.worth._asdict(),
     }
 
 

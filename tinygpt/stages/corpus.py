@@ -41,6 +41,5 @@ def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
     out.provenance(source=config.data.source, fingerprint=before)
     out.json("meta.json", {"stories": count, "bytes": size, "empty": stories.empty, "source": stories.source})
     rows = [["source", stories.title], ["stories", f"{count:,}"], ["text", f"{size:,} bytes"]]
-    if stories.empty:
-        rows.append(["empty", f"{stories.empty:,} dropped"])
+    rows += [["empty", f"{stories.empty:,} dropped"]] if stories.empty else []
     out.json("summary.json", {"rows": rows})

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -65,8 +64,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Report
 def find(config: Config, inputs: Mapping[str, Artifact], tokenizer: Tokenizer, validation: Tokens, report: Report) -> Findings:
     """Measure everything."""
     train, evaluation = inputs["train"], inputs["eval"].read_json("eval.json")
-    card_json = train.read("config.json")
-    card = json.loads(card_json)
+    card_json, card = train.read("config.json"), train.read_json("config.json")
     model = weights.read_model(card_json, train.read("model.safetensors"))
     initial = initialise(GPT(model.config, model.vocab_size), card["train"]["seed"])
     token_ids = choose_text(config, tokenizer, validation, model.config.context_length, report)

@@ -69,8 +69,7 @@ def is_held(path: Path) -> bool:
 
 
 def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tell) -> None:
-    begin = time.monotonic()
-    pause, told = 0.005, False
+    begin, pause, told = time.monotonic(), 0.005, False
     while not _try(fd, path, shared):
         waited = time.monotonic() - begin
         if timeout is not None and waited >= timeout:

@@ -23,7 +23,6 @@ from tinygpt.store.files import FileRecord, entries
 RUN_FOLDER = re.compile(r"([a-z][a-z-]*)-([0-9a-f]{12})")
 _KEPT = "kept"
 _STEP = re.compile(r"step-(\d{8,18})")
-_BUFFER = 1 << 20
 
 
 class NewFolder:
@@ -53,7 +52,7 @@ class NewFolder:
         """A file to write piece by piece, durable after the block; left out if the block fails."""
         raw = files.NewFile(self._place(name))
         try:
-            buffered = io.BufferedWriter(raw, _BUFFER)
+            buffered = io.BufferedWriter(raw, 1 << 20)
             yield buffered
             buffered.flush()
             self.files[name] = raw.finish()

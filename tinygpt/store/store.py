@@ -6,11 +6,10 @@ artifacts/<stage>/<key12>/    an artifact, complete if and only if manifest.json
           latest/             copies for people, never read
 """
 
-import builtins
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,7 @@ class Store:
             MissingArtifactError: there is none.
             UsageError: there are several.
         """
-        match = _PREFIX.fullmatch(prefix)
-        if not match:
+        if not (match := _PREFIX.fullmatch(prefix)):
             raise UsageError(f"`{prefix}` is not the id of an artifact", hint="ids are 12 hex digits, see `tinygpt artifacts ls`")
         stage, digits = match[1] or stage, match[2]
         fitting = [folder for folder in self.folders(stage) if folder.name.startswith(digits[:ID_LENGTH])]
@@ -80,7 +78,7 @@ class Store:
             if stage in (None, above.name):
                 yield from (folder for folder in entries(above) if ARTIFACT_ID.fullmatch(folder.name))
 
-    def stages(self) -> builtins.list[Path]:
+    def stages(self) -> Sequence[Path]:
         """The folders above the artifacts, one for each stage."""
         self._check_root()
         return [folder for folder in entries(self.root) if STAGE_NAME.fullmatch(folder.name) and folder.name != LATEST]
@@ -142,15 +140,14 @@ class Store:
             timeout: seconds to wait; None for ever.
             waiting: told once, after a second, who holds it.
         """
-        run = f"{stage}-{key[:ID_LENGTH]}"
-        with self.hold("store", timeout, waiting, shared=True), self.hold(run, timeout, waiting):
+        with self.hold("store", timeout, waiting, shared=True), self.hold(f"{stage}-{key[:ID_LENGTH]}", timeout, waiting):
             yield
 
     def checkpoints(self, stage: str, key: Key) -> Checkpoints:
         """What an unfinished run of a key left."""
         return Checkpoints(self.root, _recipe(stage, 1, key, {}, {}))
 
-    def unfinished(self) -> builtins.list[Checkpoints]:
+    def unfinished(self) -> Sequence[Checkpoints]:
         """Interrupted runs that can be continued, newest first."""
         runs = [read_run(self.root, folder) for folder in entries(self.partial)]
         waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]

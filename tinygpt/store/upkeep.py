@@ -138,15 +138,12 @@ def garbage(store: Store) -> list[Artifact]:
     everything = store.list()
     newest = {artifact.stage: artifact for artifact in reversed(everything)}
     needed = [a for a in everything if a.stage == PRECIOUS or newest[a.stage] is a or store.is_pinned(a)]
-    read = {(record["stage"], record["digest"]) for run in store.unfinished() for record in run.recipe.inputs.values()}
-    needed += [a for a in everything if (a.stage, a.digest) in read]
-    kept: set[Path] = set()
-    while needed:
-        artifact = needed.pop()
-        if artifact.folder not in kept:
-            kept.add(artifact.folder)
-            sources = {(record["stage"], record["digest"]) for record in artifact.manifest.inputs.values()}
-            needed += [a for a in everything if (a.stage, a.digest) in sources]
+    kept, recipes = {a.folder for a in needed}, [*(run.recipe for run in store.unfinished()), *(a.manifest for a in needed)]
+    while recipes:
+        sources = {(record["stage"], record["digest"]) for record in recipes.pop().inputs.values()}
+        needed = [a for a in everything if (a.stage, a.digest) in sources and a.folder not in kept]
+        kept.update(a.folder for a in needed)
+        recipes += [a.manifest for a in needed]
     return [artifact for artifact in everything if artifact.folder not in kept]
 
 
