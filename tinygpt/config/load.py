@@ -43,9 +43,14 @@ _Setting = tuple[str, object, str]
 
 
 def load_config(
-    *, config_file: Path | None = None, preset: str | None = None, sets: Sequence[str] = (),
-    flags: Mapping[str, tuple[str, object]] | None = None, cwd: Path | None = None, environ: Mapping[str, str] = os.environ,
-) -> LoadedConfig:  # fmt: skip
+    *,
+    config_file: Path | None = None,
+    preset: str | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, tuple[str, object]] | None = None,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> LoadedConfig:
     """Read the configuration: flag > `sets` > environment > file > preset > default.
 
     Without `config_file`, a tinygpt.toml is looked for upwards from `cwd`; a preset replaces it. A file may name its base by a

@@ -116,9 +116,14 @@ class NewToken(NamedTuple):
 
 
 def generate(
-    reader: Decoder, prompt: Sequence[int], config: SampleConfig, *,
-    token_bytes: Callable[[int], bytes], end_of_story: int, samples: Sequence[int] = (0,),
-) -> Iterator[NewToken]:  # fmt: skip
+    reader: Decoder,
+    prompt: Sequence[int],
+    config: SampleConfig,
+    *,
+    token_bytes: Callable[[int], bytes],
+    end_of_story: int,
+    samples: Sequence[int] = (0,),
+) -> Iterator[NewToken]:
     """Tell stories side by side, token by token.
 
     A story ends with the end-of-story token ("end_of_story"), with a stop text ("stop"; the text goes up to it), after

@@ -41,5 +41,6 @@ def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
     out.provenance(source=config.data.source, fingerprint=before)
     out.json("meta.json", {"stories": count, "bytes": size, "empty": stories.empty, "source": stories.source})
     rows = [["source", stories.title], ["stories", f"{count:,}"], ["text", f"{size:,} bytes"]]
-    rows += [["empty", f"{stories.empty:,} dropped"]] if stories.empty else []
+    if stories.empty:
+        rows.append(["empty", f"{stories.empty:,} dropped"])
     out.json("summary.json", {"rows": rows})
