@@ -2,7 +2,6 @@
 
 import functools
 import math
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -44,8 +43,8 @@ class _CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *masks: Tensor) -> Tensor:
         T, D = q.shape[1:]
         y, bias, ctx.scale = torch.empty_like(v), _causal_bias(T, q.dtype, q.device), 1 / math.sqrt(D)
-        kept = []
-        for rows, mask in zip_longest(_blocks(q), masks):
+        kept, blocks = [], _blocks(q)
+        for rows, mask in zip(blocks, masks or [None] * len(blocks), strict=True):
             seen = slice(rows.stop)
             scores = torch.baddbmm(bias[rows, seen], q[:, rows], k[:, seen].mT, alpha=ctx.scale)  # (B*H, rows, seen)
             kept.append(scores.softmax(dim=-1))
@@ -61,7 +60,7 @@ class _CausalAttention(torch.autograd.Function):
         # d loss / d scores = weights * (d loss / d weights - its mean by these weights), and that mean is grad . y
         mean = (grad * y).sum(dim=-1, keepdim=True)  # (B*H, T, 1); Dao et al. 2022, FlashAttention, §B.2
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for rows, weights, mask in zip_longest(blocks, kept, masks):
+        for rows, weights, mask in zip(blocks, kept, masks or [None] * len(blocks), strict=True):
             seen, g = slice(rows.stop), grad[:, rows]
             grad_v[:, seen].add_(torch.bmm(_kept(weights, mask).mT, g))
             if mask is None:
