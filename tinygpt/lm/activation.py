@@ -1,7 +1,7 @@
 """GELU in its tanh form (Hendrycks & Gimpel 2016), as GPT-2 has it, in less time on a CPU.
 
 x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) is x times a sigmoid, since (1 + tanh(z)) / 2 = sigmoid(2z). PyTorch's kernel spends
-its time on the tanh, forward and once more backward; the sigmoid is one exponential, and backward finds it saved.
+its time on the tanh, forward and once more backward; the sigmoid is one exponential.
 """
 
 import math
@@ -24,15 +24,18 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class _Gelu(torch.autograd.Function):
+    """The slope is made where x, the sigmoid and the result are at hand, and is all that is kept for the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         s = torch.addcmul(x.new_tensor(LINEAR), x, x, value=CUBIC).mul_(x).sigmoid_()
         y = x * s
-        ctx.save_for_backward(x, s, y)
+        if ctx.needs_input_grad[0]:
+            inner = torch.addcmul(x.new_tensor(LINEAR), x, x, value=3 * CUBIC)  # slope of what the sigmoid is taken of
+            ctx.save_for_backward(s.add_(torch.addcmul(y, y, s, value=-1).mul_(inner)))  # s + x s (1 - s) inner
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, s, y = ctx.saved_tensors
-        slope = torch.addcmul(x.new_tensor(LINEAR), x, x, value=3 * CUBIC)  # of what the sigmoid is taken of
-        return torch.addcmul(y, y, s, value=-1).mul_(slope).add_(s).mul_(grad)  # (s + x s (1 - s) slope) grad
+        (slope,) = ctx.saved_tensors
+        return grad * slope
