@@ -133,3 +133,10 @@ def test_a_folder_given_as_the_file_is_refused(load, tmp_path):
 def test_a_source_no_path_can_be_made_of_is_refused(load, source):
     with pytest.raises(ConfigError, match=r"`data\.source`"):
         load(sets=[f"data.source={source}"])
+
+
+def test_a_key_that_stands_twice_is_refused_in_yaml_as_in_toml(load):
+    for text, name in (("[train]\nseed = 1\nseed = 2\n", "a.toml"), ("train:\n  seed: 1\n  seed: 2\n", "a.yaml")):
+        with pytest.raises(ConfigError, match=r"is not valid (TOML|YAML).*line 3"):
+            load(text, name=name)
+    assert load("train: {seed: 1}\nmodel: {}\n", name="b.yaml").config.train.seed == 1

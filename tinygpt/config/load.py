@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,17 @@ def load_config(
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number: YAML 1.1 wants a dot in it, everybody who writes a learning rate does not."""
+    """YAML in which 3e-4 is a number: YAML 1.1 wants a dot in it, everybody who writes a learning rate does not.
+
+    A key that stands twice is an error, as in TOML, where PyYAML would take the second.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.constructor.ConstructorError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
