@@ -44,13 +44,13 @@ def in_turns(commands: Mapping[str, list[object]], rounds: int, **environ: str) 
     return {name: statistics.median(turn[name] for turn in turns[1:]) for name in workers}, peaks
 
 
-def take_turns(work: Callable[[], object]) -> None:
+def take_turns(work: Callable[[], object], best_of: int = 1) -> None:
     """Answer each line of standard input with the seconds that `work` takes, and its end with the peak memory in MiB.
 
     Before it is timed the work is done once, for caches and threads that the turns of others left cold.
     """
     for _ in sys.stdin:
-        print(timeit.repeat(work, number=1, repeat=2)[1], flush=True)  # noqa: T201
+        print(min(timeit.repeat(work, number=1, repeat=1 + best_of)[1:]), flush=True)  # noqa: T201
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)  # noqa: T201
 

@@ -7,9 +7,7 @@ memory is its own, and how it is managed.
 
 import json
 import sys
-import timeit
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest import mock
@@ -28,6 +26,7 @@ from tinygpt.lm.precision import choose_precision, prepare_cpu
 from tinygpt.lm.training import TrainState, train_step
 
 BATCH, VOCAB = 16, 8_000
+SIDE = 2_048  # of the matrices that the share is of
 _HF = "Hugging Face GPT2LMHeadModel"
 PEERS = {"hf_fp32": f"{_HF}, fp32", "hf_bf16": f"{_HF}, bf16 autocast", "plain": "the same model as a textbook PyTorch loop"}
 CONTENDERS = {**PEERS, "tinygpt": "tinygpt"}
@@ -56,7 +55,7 @@ def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -
         there = [who for who in CONTENDERS if measurable(who, block)]
         note(f"measuring {name or 'dropout 0'}: {rounds} rounds of {len(there)} contenders")
         environ = threads_of(threads) | ({"ATEN_CPU_CAPABILITY": "avx2"} if block.avx2 else {})
-        seconds, peaks = in_turns({who: [__name__, name, who] for who in there}, rounds, **environ)
+        seconds, peaks = in_turns({who: [__name__, name, who] for who in (*there, "matrix")}, rounds, **environ)
         machine = in_own_process(__name__, name, "machine", **environ)
         measured = _block(seconds, peaks, machine)
         report |= {name: measured} if name else measured
@@ -65,10 +64,11 @@ def bench_train(threads: int | None, rounds: int, note: Callable[[str], None]) -
 
 def _block(seconds: dict[str, float], peaks: dict[str, float], machine: dict[str, Any]) -> dict[str, Any]:
     """Tokens per second of every contender, the ratios, the share of the matrix rate, and memory beside the same precision's."""
+    matrix_rate, _ = 2 * SIDE**3 / seconds.pop("matrix"), peaks.pop("matrix")
     rates = {name: BATCH * ModelConfig().context_length / taken for name, taken in seconds.items()}
     flops = costs(ModelConfig(), TrainConfig(), VOCAB).flops_per_token
     measured = {"tokens_per_second": rates["tinygpt"], "tokens_per_second_all": rates, **ratios(rates, PEERS)}
-    measured["matrix_rate_share"] = flops * rates["tinygpt"] / machine.pop("matrix_rate")
+    measured["matrix_rate_share"] = flops * rates["tinygpt"] / matrix_rate
     peer = f"hf_{machine['precision']}"
     measured["peak_rss_ratio_vs_hf"] = peaks["tinygpt"] / peaks[peer] if peer in peaks else None
     return {**measured, "peak_rss_mib": peaks, **machine}
@@ -78,14 +78,14 @@ def machine() -> dict[str, Any]:
     """What this process can do."""
     precision = choose_precision("auto", torch.device("cpu")).name
     capability, used = torch.backends.cpu.get_cpu_capability(), versions("tinygpt", "torch", "transformers")
-    found = {"matrix_rate": matrix_rate(precision), "precision": precision, "threads": torch.get_num_threads()}
-    return {**found, "cpu_capability": capability, "versions": used}
+    return {"precision": precision, "threads": torch.get_num_threads(), "cpu_capability": capability, "versions": used}
 
 
-def matrix_rate(precision: str) -> float:
-    """FLOP/s of the best of five 2048^3 products."""
-    a, b = (torch.randn(2048, 2048).to(torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
-    return 2 * 2048**3 / min(timeit.repeat(lambda: torch.mm(a, b), number=1))
+def matrix_product() -> Callable[[], object]:
+    """A product in the precision of training, of matrices large enough for the most FLOP/s that the machine has."""
+    dtype = torch.bfloat16 if choose_precision("auto", torch.device("cpu")).name == "bf16" else torch.float32
+    a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+    return lambda: torch.mm(a, b)
 
 
 def measurable(name: str, block: Block) -> bool:
@@ -114,8 +114,7 @@ def _tinygpt(block: Block) -> Step:
 
 def _plain(block: Block) -> Step:
     """Our model as one writes it first: explicit attention, PyTorch's dropout, all logits at once, fp32, AdamW as it comes."""
-    textbook: Any = {"dropout": lambda x, p, *_: F.dropout(x, p), "gelu": partial(F.gelu, approximate="tanh")}
-    mock.patch.multiple(model_module, **textbook).start()  # for good: this process measures nothing else
+    mock.patch.object(model_module, "dropout", lambda x, p, *_: F.dropout(x, p)).start()  # for good, in this process alone
     model = initialise(GPT(ModelConfig(dropout=block.dropout), VOCAB), 0)
     noise: Any = "PyTorch's own"
 
@@ -156,6 +155,8 @@ def main(block: str, name: str) -> None:
     """Take the turns of a contender, or tell what the machine can do."""
     if name == "machine":
         print(json.dumps(machine()))  # noqa: T201
+    elif name == "matrix":
+        take_turns(matrix_product(), best_of=5)
     else:
         take_turns(contender(name, BLOCKS[block]))
 
