@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -15,7 +17,7 @@ from matplotlib.transforms import Bbox
 from tinygpt.config import ModelConfig
 from tinygpt.figures.attention import head_maps, overview
 from tinygpt.figures.curves import compared, training_curves
-from tinygpt.figures.findings import Curves, Findings, smooth
+from tinygpt.figures.findings import Curves, Findings, smooth, token_labels
 from tinygpt.figures.style import Format, drawable, style, to_bytes
 from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import analysis
@@ -216,3 +218,15 @@ def test_the_best_evaluation_is_the_lowest_not_the_last():
     assert worse.best == 1
     assert run.tokens_per_step == 64
     assert run.stories[0] == "after 1"
+
+
+@given(st.binary(max_size=30))
+def test_every_token_has_a_short_label_that_can_be_seen(token: bytes):
+    (label,) = token_labels([token])
+    assert 1 <= len(label) <= 12
+    assert not any(character in label for character in " \n\t\r")
+
+
+def test_labels_show_spaces_line_breaks_and_broken_characters():
+    tokens = [b" was", b"\n\n", b"\xf0\x9f", b"", "é".encode(), b"extraordinarily"]
+    assert token_labels(tokens) == ["␣was", "↵↵", "\\xf0\\x9f", "<end>", "é", "extraordina…"]

@@ -159,15 +159,3 @@ def test_text_losses_are_those_of_the_logits():
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
     np.testing.assert_allclose(analysis.text_losses(model, ids), expected, atol=1e-5)
     assert len(analysis.text_losses(model, ids[:1])) == 0
-
-
-@given(st.binary(max_size=30))
-def test_every_token_has_a_short_label_that_can_be_seen(token: bytes):
-    (label,) = analysis.token_labels([token])
-    assert 1 <= len(label) <= 12
-    assert not any(character in label for character in " \n\t\r")
-
-
-def test_labels_show_spaces_line_breaks_and_broken_characters():
-    tokens = [b" was", b"\n\n", b"\xf0\x9f", b"", "é".encode(), b"extraordinarily"]
-    assert analysis.token_labels(tokens) == ["␣was", "↵↵", "\\xf0\\x9f", "<end>", "é", "extraordina…"]

@@ -1,6 +1,5 @@
 """A step is a function of (seed, step) and the weights: resuming, batch layout and divergence."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,7 +11,7 @@ from tinygpt.errors import DivergedError
 from tinygpt.lm import checks, training
 from tinygpt.lm.dataset import Batches
 from tinygpt.lm.model import GPT, initialise
-from tinygpt.lm.training import TrainState, is_evaluation_step, snapshot_steps, train
+from tinygpt.lm.training import TrainState, train
 
 TOKENS = np.random.default_rng(0).integers(0, 300, 2000).astype(np.uint16)
 
@@ -74,20 +73,3 @@ def test_a_value_that_is_not_finite_stops_before_the_weights_change(monkeypatch,
     assert caught.value.exit_code == 5
     assert state.step == 1
     assert all(torch.equal(p.nan_to_num(7), before[name].nan_to_num(7)) for name, p in state.parameters.items())
-
-
-@pytest.mark.parametrize(("max_steps", "count"), [(1, 16), (5, 16), (10_000, 16), (100, 1), (100, 0)])
-def test_snapshots_are_spaced_in_the_logarithm_and_end_with_the_last_step(max_steps, count):
-    steps = snapshot_steps(max_steps, count)
-    assert len(steps) <= count
-    assert steps == sorted(set(steps))
-    if count:
-        assert steps[-1] == max_steps
-    if (max_steps, count) == (10_000, 16):
-        ratios = [b / a for a, b in itertools.pairwise(steps[5:])]
-        assert max(ratios) / min(ratios) < 1.1
-
-
-def test_evaluation_comes_early_often_and_last():
-    config = TrainConfig(max_steps=1234, eval_every=500)
-    assert [s for s in range(1, 1235) if is_evaluation_step(s, config)] == [1, 10, 100, 500, 1000, 1234]

@@ -1,5 +1,6 @@
 """Stage `train`: what it writes, how it stops, how it goes on."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.stages.training import prepare, run_training
-from tinygpt.config import Config
+from tinygpt.config import Config, TrainConfig
 from tinygpt.errors import DivergedError, InputError, Interrupted, StoppedEarly
 from tinygpt.lm import weights
 from tinygpt.lm.precision import Precision
@@ -19,6 +20,7 @@ from tinygpt.lm.weights import read_arrays
 from tinygpt.report import SilentReport
 from tinygpt.stages import train_run
 from tinygpt.stages.train import Limits
+from tinygpt.stages.train_run import is_evaluation_step, snapshot_steps
 from tinygpt.store.artifact import Manifest
 
 
@@ -225,3 +227,20 @@ def test_a_long_run_is_announced_with_a_command_that_ends_sooner(tmp_path: Path,
     assert "12 hours on this machine" in text
     assert "warm-up alone (3 steps) takes 3 h;" in text
     assert "tinygpt run --preset laptop --source" in text
+
+
+@pytest.mark.parametrize(("max_steps", "count"), [(1, 16), (5, 16), (10_000, 16), (100, 1), (100, 0)])
+def test_snapshots_are_spaced_in_the_logarithm_and_end_with_the_last_step(max_steps, count):
+    steps = snapshot_steps(max_steps, count)
+    assert len(steps) <= count
+    assert steps == sorted(set(steps))
+    if count:
+        assert steps[-1] == max_steps
+    if (max_steps, count) == (10_000, 16):
+        ratios = [b / a for a, b in itertools.pairwise(steps[5:])]
+        assert max(ratios) / min(ratios) < 1.1
+
+
+def test_evaluation_comes_early_often_and_last():
+    config = TrainConfig(max_steps=1234, eval_every=500)
+    assert [s for s in range(1, 1235) if is_evaluation_step(s, config)] == [1, 10, 100, 500, 1000, 1234]

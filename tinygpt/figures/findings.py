@@ -51,6 +51,13 @@ def smooth(values: Array, span: int) -> Array:
     return np.asarray((total[places + reach + 1] - total[places - reach]) / (2 * reach + 1))
 
 
+def token_labels(tokens: Sequence[bytes]) -> list[str]:
+    """Tokens as short texts in which a space, a line break and a broken character can be seen; none is empty."""
+    visible = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
+    labels = [token.decode("utf-8", errors="backslashreplace").translate(visible) or "<end>" for token in tokens]
+    return [label if len(label) <= 12 else label[:11] + "…" for label in labels]
+
+
 @dataclass(frozen=True)
 class Findings:
     """All that is drawn.

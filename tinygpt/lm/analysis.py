@@ -228,10 +228,3 @@ class Look:
 def arrays_of(model: GPT) -> dict[str, Array]:
     """The model's weights as arrays, tied ones once."""
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-
-
-def token_labels(tokens: Sequence[bytes]) -> list[str]:
-    """Tokens as short texts in which a space, a line break and a broken character can be seen; none is empty."""
-    visible = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
-    labels = [token.decode("utf-8", errors="backslashreplace").translate(visible) or "<end>" for token in tokens]
-    return [label if len(label) <= 12 else label[:11] + "…" for label in labels]

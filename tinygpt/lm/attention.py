@@ -48,7 +48,7 @@ class _CausalAttention(torch.autograd.Function):
             seen = slice(rows.stop)
             scores = torch.baddbmm(bias[rows, seen], q[:, rows], k[:, seen].mT, alpha=ctx.scale)  # (B*H, rows, seen)
             kept.append(scores.softmax(dim=-1))
-            y[:, rows] = torch.bmm(_kept(kept[-1], mask), v[:, seen])
+            y[:, rows] = torch.bmm(keep_only(kept[-1], mask), v[:, seen])
         ctx.save_for_backward(q, k, v, y, *kept, *masks)
         return y
 
@@ -62,7 +62,7 @@ class _CausalAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for rows, weights, mask in zip(blocks, kept, masks or [None] * len(blocks), strict=True):
             seen, g = slice(rows.stop), grad[:, rows]
-            grad_v[:, seen].add_(torch.bmm(_kept(weights, mask).mT, g))
+            grad_v[:, seen].add_(torch.bmm(keep_only(weights, mask).mT, g))
             if mask is None:
                 slope = torch.baddbmm(mean[:, rows], g, v[:, seen].mT, beta=-1)
             else:
@@ -78,10 +78,6 @@ def _blocks(q: Tensor) -> list[slice]:
     length = q.shape[-2]
     rows = ROWS if q.device.type == "cpu" else length
     return [slice(start, min(start + rows, length)) for start in range(0, length, rows)]
-
-
-def _kept(weights: Tensor, mask: Tensor | None) -> Tensor:
-    return weights if mask is None else keep_only(weights, mask)
 
 
 @functools.lru_cache(maxsize=16)

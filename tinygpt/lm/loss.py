@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tinygpt.lm.model import GPT
 from tinygpt.lm.noise import Noise
+from tinygpt.lm.products import add_product, product_dtype
 
 LossFunction = Callable[[GPT, Tensor, Tensor, Noise | None], Tensor]
 
@@ -67,15 +68,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        dtype = product_dtype(hidden)
         exact = torch.promote_types(dtype, torch.float32)
         x, w = hidden.to(dtype), weight.to(dtype)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight, dtype=exact)
         losses = torch.empty((len(x), 1), dtype=exact, device=x.device)
         rows = min(len(x), max(1, CHUNK_LOGITS // len(w)))
-        logits, grad_part, every_row = x.new_empty(rows, len(w)), torch.empty_like(w), torch.arange(0, rows, device=x.device)
-        shift_needed = device != "cpu" or not _largest_logit(x, w) < SAFE_EXPONENT
+        logits, every_row = x.new_empty(rows, len(w)), torch.arange(0, rows, device=x.device)
+        shift_needed = x.device.type != "cpu" or not _largest_logit(x, w) < SAFE_EXPONENT
         for start in range(0, len(x), rows):
             part = slice(start, min(start + rows, len(x)))
             e = torch.mm(x[part], w.T, out=logits[: part.stop - start])  # logits, then their exponentials, (rows, V)
@@ -90,20 +90,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # d loss / d logits = softmax - one-hot; the division by `total` is left to the narrow matrices
             e[at] = (at_target.exp() - total).to(dtype).squeeze(1)  # scatter_ would copy all of e twice
             torch.mm(e, w, out=grad_x[part]).div_(total)
-            share = (x[part] / total).to(dtype)
-            if dtype == exact:
-                grad_w.addmm_(e.T, share)
-            else:  # bf16 products are rounded before they are summed, but summed in fp32
-                grad_w += torch.mm(e.T, share, out=grad_part)
+            add_product(grad_w, e.T, (x[part] / total).to(dtype))
         ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))
-        ctx.dtypes = hidden.dtype, weight.dtype
         return losses.mean()
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_x, grad_w = ctx.saved_tensors
-        dtype_x, dtype_w = ctx.dtypes
-        return grad_x.to(dtype_x) * grad_loss, grad_w.to(dtype_w) * grad_loss, None
+        return grad_x * grad_loss, grad_w * grad_loss, None
 
 
 def _largest_logit(x: Tensor, w: Tensor) -> float:

@@ -5,14 +5,16 @@ Shapes: B batch, T time, C = d_model, H heads, D = C / H, V vocabulary.
 """
 
 import math
+from functools import partial
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinygpt.config import ModelConfig
-from tinygpt.lm.activation import gelu
 from tinygpt.lm.attention import causal_attention
+from tinygpt.lm.feed_forward import feed_forward
 from tinygpt.lm.noise import Noise, Place, dropout
 
 
@@ -68,12 +70,15 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout, self.layer = config.dropout, layer
         self.up = nn.Linear(config.d_model, config.d_ff)
-        self.activation = gelu if config.activation == "gelu" else torch.relu
+        self.activation = partial(F.gelu, approximate="tanh") if config.activation == "gelu" else torch.relu
         self.down = nn.Linear(config.d_ff, config.d_model)
 
-    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), each position by itself."""
-        x = self.down(self.activation(self.up(x)))
+    def forward(self, x: Tensor, noise: Noise | None = None, *, explicit: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C), each position by itself; see CausalSelfAttention."""
+        if explicit or self.activation is torch.relu:
+            x = self.down(self.activation(self.up(x)))
+        else:
+            x = feed_forward(x, self.up, self.down)  # the same numbers, sooner
         return dropout(x, self.dropout, noise, self.layer, Place.MLP_OUT)
 
 
@@ -92,10 +97,10 @@ class Block(nn.Module):
         """(B, T, C) -> (B, T, C)."""
         if self.pre_norm:  # GPT-2: the residual stream itself is never normalised
             x = x + self.attention(self.norm_1(x), noise, explicit=explicit)
-            x = x + self.mlp(self.norm_2(x), noise)
+            x = x + self.mlp(self.norm_2(x), noise, explicit=explicit)
         else:
             x = self.norm_1(x + self.attention(x, noise, explicit=explicit))
-            x = self.norm_2(x + self.mlp(x, noise))
+            x = self.norm_2(x + self.mlp(x, noise, explicit=explicit))
         return x
 
 

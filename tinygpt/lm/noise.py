@@ -84,10 +84,10 @@ def keep_mask(shape: torch.Size, p: float, noise: Noise, layer: int, place: Plac
     return torch.sub(_dropped(p) - 1, uniform).bitwise_right_shift_(15)
 
 
-def keep_only(x: Tensor, mask: Tensor) -> Tensor:
-    """x where the mask has ones, else 0, by bits: no conversion, no multiplication."""
+def keep_only(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x where the mask has ones, else 0, by bits: no conversion, no multiplication; x itself without a mask."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
-    return (x.view(integer) & mask.to(integer)).view(x.dtype)
+    return x if mask is None else (x.view(integer) & mask.to(integer)).view(x.dtype)
 
 
 def dropout_scale(p: float) -> float:

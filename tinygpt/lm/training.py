@@ -128,15 +128,3 @@ def diverged(record: StepRecord, parameters: dict[str, torch.nn.Parameter]) -> D
     seen = f"the {what} is not finite (loss {record.loss}, norm {record.grad_norm}){where}"
     hint = "lower `train.learning_rate`, lengthen the warm-up, or set `train.grad_clip` = 1.0; the last checkpoint is intact"
     return DivergedError(f"training diverged at step {record.step}: {seen}", hint=hint)
-
-
-def snapshot_steps(max_steps: int, count: int) -> list[int]:
-    """Up to `count` steps from 1 to max_steps, evenly spaced in log(step)."""
-    if count < 2:
-        return [max_steps][:count]
-    return sorted({round(max_steps ** (i / (count - 1))) for i in range(count)})
-
-
-def is_evaluation_step(step: int, config: TrainConfig) -> bool:
-    """Whether the validation loss is measured after this step: 1, 10, 100, every `eval_every`, and the last."""
-    return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0

@@ -11,11 +11,11 @@ from tinygpt.config import Config
 from tinygpt.errors import ConfigError
 from tinygpt.figures.attention import head_maps, overview
 from tinygpt.figures.curves import training_curves
-from tinygpt.figures.findings import Curves, Findings
+from tinygpt.figures.findings import Curves, Findings, token_labels
 from tinygpt.figures.style import style, to_bytes
 from tinygpt.figures.weights import histograms, norms_by_layer, singular_values
 from tinygpt.lm import weights
-from tinygpt.lm.analysis import Look, arrays_of, head_worth, parts, token_labels
+from tinygpt.lm.analysis import Look, arrays_of, head_worth, parts
 from tinygpt.lm.dataset import Tokens, read_tokens
 from tinygpt.lm.model import GPT, initialise
 from tinygpt.lm.precision import prepare_cpu

@@ -14,9 +14,9 @@ from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptErro
 from tinygpt.lm.costs import costs
 from tinygpt.lm.optim import warmup_steps
 from tinygpt.lm.ranks import ALONE, Ranks
-from tinygpt.lm.training import TrainState, is_evaluation_step, train, train_step
+from tinygpt.lm.training import TrainState, train, train_step
 from tinygpt.report import Report, duration
-from tinygpt.stages.train_run import Run
+from tinygpt.stages.train_run import Run, is_evaluation_step
 from tinygpt.store import Artifact, Inputs, Out
 
 LONG_RUN = 2 * 3600  # seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tinygpt.config import Config, SampleConfig
+from tinygpt.config import Config, SampleConfig, TrainConfig
 from tinygpt.errors import ConfigError, CorruptArtifactError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm import evaluation, weights
@@ -20,7 +20,7 @@ from tinygpt.lm.precision import Precision, choose_device, choose_precision, com
 from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
-from tinygpt.lm.training import StepRecord, TrainState, snapshot_steps
+from tinygpt.lm.training import StepRecord, TrainState
 from tinygpt.store import Artifact, Checkpoints, Inputs, Out
 
 
@@ -201,6 +201,18 @@ class Run:
             ["validation perplexity", f"{evaluations[0]['val_perplexity']:,.1f} -> {evaluations[-1]['val_perplexity']:,.2f}"],
             ["best", f"perplexity {math.exp(self.progress.best_loss):,.2f} at step {self.progress.best_step:,}"],
         ]
+
+
+def snapshot_steps(max_steps: int, count: int) -> list[int]:
+    """Up to `count` steps from 1 to max_steps, evenly spaced in log(step)."""
+    if count < 2:
+        return [max_steps][:count]
+    return sorted({round(max_steps ** (i / (count - 1))) for i in range(count)})
+
+
+def is_evaluation_step(step: int, config: TrainConfig) -> bool:
+    """Whether the validation loss is measured after this step: 1, 10, 100, every `eval_every`, and the last."""
+    return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0
 
 
 def environment(device: torch.device, precision: Precision, ranks: Ranks, compiled: str) -> dict[str, str]:
