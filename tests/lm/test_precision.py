@@ -20,8 +20,8 @@ def faults():
 
 unprepared = faults()
 prepare_cpu(3)
-faults()  # the first time memory is taken
-print(json.dumps([unprepared, faults(), torch.get_num_threads()]))
+prepared = min(faults() for _ in range(10))  # the heap grows until it has a place for every block
+print(json.dumps([unprepared, prepared, torch.get_num_threads()]))
 """
 
 ONE_STEP = """
