@@ -64,7 +64,7 @@ def future_moves_no_past(config: ModelConfig = SMALL) -> Check:
 
 
 def three_paths_agree(config: ModelConfig = SMALL) -> Check:
-    """Explicit attention, the fast one of training and of evaluation, and the cached decoder give the same logits."""
+    """What the model spells out, the fast forms of training and of evaluation, and the cached decoder give the same logits."""
     model, token_ids = _model(config, scale=5), _tokens(2, config.context_length)
     training = model(token_ids).detach()
     with torch.no_grad():
