@@ -38,7 +38,7 @@ _IN_ORDER = (
     Stage("corpus", 1, ("data",), (), outside=("data.source",)),
     Stage("tokenize", 2, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
     Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
-    Stage("train", 3, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
+    Stage("train", 4, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
     Stage("eval", 2, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
     Stage("sample", 1, ("sample",), ("train", "tokenize")),
     Stage("plot", 2, ("plot",), ("train", "eval", "build-dataset", "tokenize")),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinygpt.lm.noise import Noise, Place, dropout_scale, keep_mask, keep_only
 
-ROWS = 64  # queries in a block: the fewer, the less is computed behind the diagonal; the more, the fuller the matrix unit
+ROWS = 128  # queries in a block: the fewer, the less is computed behind the diagonal; the more, the fuller the matrix unit
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float, noise: Noise | None, layer: int) -> Tensor:

@@ -16,7 +16,7 @@ from tinygpt.lm.products import add_product, product_dtype
 
 LINEAR = 2 * math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * LINEAR
-ROWS = 1024  # positions at a time: few enough for the cache, many enough for the matrix unit
+ROWS = 2048  # positions at a time: few enough for the cache, many enough for the matrix unit
 
 
 def feed_forward(x: Tensor, up: nn.Linear, down: nn.Linear) -> Tensor:

@@ -19,7 +19,7 @@ from tinygpt.lm.products import add_product, product_dtype
 
 LossFunction = Callable[[GPT, Tensor, Tensor, Noise | None], Tensor]
 
-CHUNK_LOGITS = 1 << 22  # held at a time: few enough for the cache, many enough for the matrix unit
+CHUNK_LOGITS = 512 * 8_000  # held at a time: few enough for the cache, many enough for the matrix unit
 COLUMNS = 1 << 10  # summed in the precision of the products, before their sums are added in fp32
 SAFE_EXPONENT = 60.0  # exp of this, summed over 65,536 entries, is far from the largest fp32 and bf16 number
 
