@@ -114,7 +114,7 @@ def compiling(config: Config) -> Config:
 
 @pytest.mark.full
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_train_the_same_and_resume_exactly(tmp_path: Path, config: Config):
+def test_compiled_blocks_train_the_same_and_resume_exactly(tmp_path: Path, config: Config, recwarn):
     def final(name: str, config: Config, stop: int | None = None) -> tuple[dict[str, np.ndarray], Manifest]:
         store, inputs = prepare(tmp_path / name, config)
         if stop:
@@ -131,6 +131,7 @@ def test_compiled_blocks_train_the_same_and_resume_exactly(tmp_path: Path, confi
     for name, expected in plain.items():
         np.testing.assert_allclose(compiled[name], expected, atol=1e-3)
         assert np.array_equal(compiled[name], resumed[name])
+    assert not [warning.message for warning in recwarn if "lru_cache" in str(warning.message)]
 
 
 def test_where_torch_cannot_compile_training_goes_on_and_says_why(tmp_path: Path, config: Config, monkeypatch):

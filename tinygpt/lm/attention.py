@@ -1,6 +1,5 @@
 """Causal attention in the fewest passes over memory: the same numbers as CausalSelfAttention's explicit path, sooner."""
 
-import functools
 import math
 from typing import Any
 
@@ -80,7 +79,6 @@ def _blocks(q: Tensor) -> list[slice]:
     return [slice(start, min(start + rows, length)) for start in range(0, length, rows)]
 
 
-@functools.lru_cache(maxsize=16)
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 on and below the diagonal, -inf above, (length, length)."""
     return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu(1)

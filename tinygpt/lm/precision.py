@@ -1,6 +1,7 @@
 """Where to compute, in what arithmetic, and compiled or not: fixed rules on the machine's capabilities, never a measurement."""
 
 import ctypes
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
@@ -67,6 +68,7 @@ def compile_blocks(model: GPT, batch_size: int, precision: str) -> str:
     """Have torch.compile (Ansel et al. 2024) fuse what the blocks compute; returns why it cannot, or nothing."""
     device, blocks = model.token_embedding.weight.device, cast(list[Block], model.blocks)
     tokens = torch.zeros(batch_size, model.config.context_length, dtype=torch.long, device=device)
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # ours hold constants alone
     try:
         for block in blocks:
             block.compile(dynamic=True)  # else the first step, whose number is in the masks, gets a program of its own
