@@ -87,11 +87,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             sums = [columns.sum(dim=1) for columns in torch.split(e.exp_(), COLUMNS, dim=1)]
             total = torch.stack(sums, dim=1).sum(dim=1, keepdim=True, dtype=exact)
             losses[part] = total.log() - at_target
-            # d loss / d logits = softmax - one-hot; the division by `total` is left to the narrow matrices
+            # d loss / d logits = (softmax - one-hot) / N; the division by `total` and N is left to the narrow matrices
             e[at] = (at_target.exp() - total).to(dtype).squeeze(1)  # scatter_ would copy all of e twice
-            torch.mm(e, w, out=grad_x[part]).div_(total)
-            add_product(grad_w, e.T, (x[part] / total).to(dtype))
-        ctx.save_for_backward(grad_x.div_(len(x)), grad_w.div_(len(x)))
+            share = 1 / (total * len(x))
+            torch.mm(e, w, out=grad_x[part]).mul_(share)
+            add_product(grad_w, e.T, (x[part] * share).to(dtype))
+        ctx.save_for_backward(grad_x, grad_w)
         return losses.mean()
 
     @staticmethod
