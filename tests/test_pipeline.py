@@ -105,7 +105,7 @@ PINNED = {
     "corpus": "7026fe1a1f5e",
     "tokenize": "0971b4cdefe8",
     "build-dataset": "b40d9ae50f7a",
-    "train": "686ddaba9349",
+    "train": "3805a089e63e",
     "eval": "19613cde1646",
     "sample": "39f133dcff9f",
     "plot": "2fc28256bba4",

@@ -44,7 +44,7 @@ def test_every_parameter_is_updated_by_exactly_one_optimizer_and_only_matrices_d
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_both_take_the_steps_of_torch_optim(precision):
-    config = TrainConfig(optimizer="muon", learning_rate=1e-2, weight_decay=0.1)
+    config = TrainConfig(optimizer="muon", learning_rate=1e-2, weight_decay=0.1, muon_weight_decay=0.4)
     ours, theirs = model(), model()
     blocks = {n: p for n, p in theirs.named_parameters() if n.startswith("blocks.") and p.dim() == 2}
     matrices = {n: [nn.Parameter(m.clone()) for m in p.data.chunk(3 if "qkv" in n else 1)] for n, p in blocks.items()}
@@ -54,7 +54,7 @@ def test_both_take_the_steps_of_torch_optim(precision):
         for matrices in (0, 1)
     ]
     adamw = torch.optim.AdamW(decay, lr=1e-2, betas=(0.9, 0.95))
-    muon = torch.optim.Muon(itertools.chain.from_iterable(matrices.values()), lr=0.02, weight_decay=0.1)
+    muon = torch.optim.Muon(itertools.chain.from_iterable(matrices.values()), lr=0.02, weight_decay=0.4)
     optimizers = build_optimizers(ours, config, precision)
     for step in range(5):
         with_gradients(ours, step)

@@ -55,7 +55,7 @@ class Muon:
     MOMENTUM = 0.95
 
     def __init__(self, parameters: Parameters, config: TrainConfig, dtype: torch.dtype) -> None:
-        self.learning_rate, self.weight_decay, self.dtype = config.muon_learning_rate, config.weight_decay, dtype
+        self.learning_rate, self.weight_decay, self.dtype = config.muon_learning_rate, config.muon_weight_decay, dtype
         self.alike: list[tuple[list[nn.Parameter], Tensor]] = []  # matrices of one shape, whose products are taken together
         self.state: dict[str, Tensor] = {}
         shapes = {name: (len(p) // (3 if name.endswith("qkv.weight") else 1), p.shape[1]) for name, p in parameters.items()}
