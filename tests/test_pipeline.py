@@ -1,4 +1,4 @@
-"""Keys: everything that matters changes them, nothing else does; plan and execute."""
+"""Keys: everything that matters changes them, nothing else does. Planning and running stages."""
 
 import os
 from collections.abc import Mapping
@@ -8,25 +8,49 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.store.workload import CONFIG, OUTSIDE, run_all, run_stage
+from tests.helpers import Notes
+from tests.store.workload import CONFIG, EXTERNAL_DIGESTS, run_all, run_stage
 from tinygpt.config.tables import Config
-from tinygpt.errors import MissingArtifactError
+from tinygpt.errors import CorruptArtifactError, MissingArtifactError
 from tinygpt.hashing import Digest
-from tinygpt.pipeline import STAGES, Outcome, Stage, execute, find_inputs, plan, stage_key, stage_tables, why
-from tinygpt.report import SilentReport
-from tinygpt.store import Artifact, Out, Store
+from tinygpt.pipeline import (
+    STAGES,
+    Outcome,
+    Runner,
+    Stage,
+    execute,
+    find_inputs,
+    plan,
+    stage_key,
+    stage_tables,
+    why_not_cached,
+)
+from tinygpt.progress import Reporter
+from tinygpt.store import Artifact, ArtifactWriter, Store
 
 D = Digest("d" * 64)
-ALL_OUTSIDE = {"data.source": "fingerprint", "eval.text": "sha256:text", "train.init_from": "digest"}
+ALL_DIGESTS = {
+    "data.source": "fingerprint",
+    "eval.text": "sha256:text",
+    "train.init_from": "digest",
+}
 
 
-def keys(config: Config, outside: Mapping[str, str] = ALL_OUTSIDE) -> dict[str, str]:
+def keys(config: Config, external_digests: Mapping[str, str] = ALL_DIGESTS) -> dict[str, str]:
     """Each stage's key on inputs of a fixed digest."""
-    return {name: stage_key(stage, config, dict.fromkeys(stage.inputs, D), outside) for name, stage in STAGES.items()}
+    found: dict[str, str] = {}
+    for name, stage in STAGES.items():
+        inputs = dict.fromkeys(stage.inputs, D)
+        found[name] = stage_key(stage, config, inputs, external_digests)
+    return found
 
 
-FIELDS = [(table, key) for table in Config.model_fields for key in type(getattr(CONFIG, table)).model_fields]
-OTHER: dict[str, Any] = {
+FIELDS = [
+    (table, key)
+    for table in Config.model_fields
+    for key in type(getattr(CONFIG, table)).model_fields
+]
+OTHER_VALUES: dict[str, Any] = {
     "data.source": "builtin",
     "tokenizer.vocab_size": 300,
     "model.d_model": 256,
@@ -40,60 +64,86 @@ def changed(table: str, key: str) -> Config:
     values = getattr(CONFIG, table).model_dump()
     if key == "warmup_fraction":
         values["warmup_steps"] = None  # only one of the two may be set
-    field = type(getattr(CONFIG, table)).model_fields[key]
-    names = [name for name in get_args(field.annotation) if isinstance(name, str)]
     value = values[key]
-    for other in (OTHER.get(f"{table}.{key}"), *names, not value, str(value) + "x", 0.5, 7):
+    field = type(getattr(CONFIG, table)).model_fields[key]
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+    candidates = [OTHER_VALUES.get(f"{table}.{key}"), *words, not value, f"{value}x", 0.5, 7]
+    for candidate in candidates:
+        if candidate in (None, value):
+            continue
+        tables = CONFIG.model_dump() | {table: values | {key: candidate}}
         try:
-            config = Config.model_validate(CONFIG.model_dump() | {table: values | {key: other}}, strict=True)
+            return Config.model_validate(tables, strict=True)
         except ValidationError:
             continue
-        if other not in (None, value):
-            return config
     raise AssertionError(f"no other value of {table}.{key} is known")
 
 
 def stages_that_rerun(table: str, key: str) -> set[str]:
-    whole = {name for name, stage in STAGES.items() if table in stage.tables}
-    return whole | {name for name, stage in STAGES.items() if f"{table}.{key}" in stage.tables}
+    found: set[str] = set()
+    for name, stage in STAGES.items():
+        if table in stage.tables or f"{table}.{key}" in stage.tables:
+            found.add(name)
+    return found
 
 
 @pytest.mark.parametrize(("table", "key"), FIELDS)
-def test_a_changed_field_changes_the_keys_of_the_stages_that_name_it_and_no_other(table: str, key: str) -> None:
+def test_a_changed_field_changes_the_keys_of_the_stages_that_name_it_and_no_others(
+    table: str, key: str
+) -> None:
     before, after = keys(CONFIG), keys(changed(table, key))
-    resolved = f"{table}.{key}" == "data.source"  # its fingerprint stands in the key, not its spelling
-    expected = set() if resolved else stages_that_rerun(table, key)
+    # The fingerprint of the source stands in the key, not its name
+    is_replaced = f"{table}.{key}" == "data.source"
+    expected = set() if is_replaced else stages_that_rerun(table, key)
     assert {name for name in before if before[name] != after[name]} == expected
     assert (table == "runtime") == (stages_that_rerun(table, key) == set())
 
 
 @pytest.mark.parametrize("name", ["data.source", "eval.text", "train.init_from"])
-def test_what_a_name_outside_stands_for_is_in_the_key(name: str) -> None:
+def test_the_digest_of_an_external_name_is_in_the_key(name: str) -> None:
     table, key = name.split(".")
     config = changed(table, key)
     (stage,) = stages_that_rerun(table, key)
-    assert keys(config)[stage] != keys(config, ALL_OUTSIDE | {name: "other"})[stage]
+    assert keys(config)[stage] != keys(config, ALL_DIGESTS | {name: "other"})[stage]
+    others = {other: digest for other, digest in ALL_DIGESTS.items() if other != name}
     with pytest.raises(ValueError, match=name):
-        keys(config, {other: value for other, value in ALL_OUTSIDE.items() if other != name})
+        keys(config, others)
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_name_version_and_each_input_are_in_the_key(stage: Stage) -> None:
     inputs = dict.fromkeys(stage.inputs, D)
-    key = stage_key(stage, CONFIG, inputs, ALL_OUTSIDE)
-    others = [Stage(stage.name + "x", stage.version, stage.tables, stage.inputs, stage.outside)]
-    others += [Stage(stage.name, stage.version + 1, stage.tables, stage.inputs, stage.outside)]
-    assert key not in [stage_key(other, CONFIG, inputs, ALL_OUTSIDE) for other in others]
+    key = stage_key(stage, CONFIG, inputs, ALL_DIGESTS)
+    renamed = stage._replace(name=stage.name + "x")
+    newer = stage._replace(version=stage.version + 1)
+    assert key != stage_key(renamed, CONFIG, inputs, ALL_DIGESTS)
+    assert key != stage_key(newer, CONFIG, inputs, ALL_DIGESTS)
     for name in stage.inputs:
-        assert key != stage_key(stage, CONFIG, inputs | {name: Digest("e" * 64)}, ALL_OUTSIDE)
+        other = inputs | {name: Digest("e" * 64)}
+        assert key != stage_key(stage, CONFIG, other, ALL_DIGESTS)
     with pytest.raises(ValueError, match="reads"):
-        stage_key(stage, CONFIG, inputs | {"another": D}, ALL_OUTSIDE)
+        stage_key(stage, CONFIG, inputs | {"another": D}, ALL_DIGESTS)
 
 
-def test_equal_values_spelt_differently_have_one_key() -> None:
-    one = Config.model_validate({"train": {"grad_clip": 1, "max_steps": 5}, "sample": {"stop": ["a"]}})
-    two = Config.model_validate({"sample": {"stop": ("a",)}, "train": {"max_steps": 5, "grad_clip": 1.0}})
+def test_equal_values_spelled_differently_have_one_key() -> None:
+    one = Config.model_validate(
+        {"train": {"grad_clip": 1, "max_steps": 5}, "sample": {"stop": ["a"]}}
+    )
+    two = Config.model_validate(
+        {"sample": {"stop": ("a",)}, "train": {"max_steps": 5, "grad_clip": 1.0}}
+    )
     assert keys(one) == keys(two)
+
+
+PINNED = {
+    "corpus": "d10fa756b329",
+    "tokenize": "cbcd19dfabdd",
+    "build-dataset": "5f82aed82ca7",
+    "train": "5bff87ac1098",
+    "eval": "2c9cee95ef17",
+    "sample": "724bb3ae8dc4",
+    "plot": "e8048a39b06a",
+}
 
 
 def test_the_keys_of_the_default_configuration_are_pinned() -> None:
@@ -101,110 +151,119 @@ def test_the_keys_of_the_default_configuration_are_pinned() -> None:
     assert {name: key[:12] for name, key in keys(CONFIG).items()} == PINNED
 
 
-PINNED = {
-    "corpus": "7026fe1a1f5e",
-    "tokenize": "0971b4cdefe8",
-    "build-dataset": "b40d9ae50f7a",
-    "train": "3805a089e63e",
-    "eval": "19613cde1646",
-    "sample": "39f133dcff9f",
-    "plot": "2fc28256bba4",
-}
-
-
-def test_only_whole_tables_or_existing_keys_are_named_and_inputs_come_before() -> None:
+def test_stages_name_tables_that_exist_and_inputs_that_come_before_them() -> None:
     names = list(STAGES)
     for stage in STAGES.values():
-        assert stage_tables(stage, CONFIG, ALL_OUTSIDE)
-        assert all(names.index(source) < names.index(stage.name) for source in stage.inputs)
-        assert all(name.split(".")[0] in {table.split(".")[0] for table in stage.tables} for name in stage.outside)
+        assert stage_tables(stage, CONFIG, ALL_DIGESTS)
+        for source in stage.inputs:
+            assert names.index(source) < names.index(stage.name)
+        tables = {table.split(".")[0] for table in stage.tables}
+        for name in stage.external:
+            assert name.split(".")[0] in tables
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    return Store(tmp_path / "artifacts")
 
 
 def run(
     store: Store,
     stage: str,
-    config: Config = CONFIG,
     *,
-    runner: Any = run_stage,
-    notes: list[str] | None = None,
+    runner: Runner = run_stage,
+    reporter: Reporter | None = None,
     force: bool = False,
+    external_digests: Mapping[str, str] = EXTERNAL_DIGESTS,
 ) -> Outcome:
-    class Notes(SilentReport):
-        def note(self, text: str) -> None:
-            if notes is not None:
-                notes.append(text)
+    planned = plan(CONFIG, store, external_digests)
+    return execute(
+        STAGES[stage],
+        CONFIG,
+        find_inputs(STAGES[stage], planned, store),
+        store=store,
+        external_digests=external_digests,
+        runner=runner,
+        reporter=reporter or Notes(),
+        force=force,
+    )
 
-    inputs = find_inputs(STAGES[stage], config, store, OUTSIDE)
-    return execute(STAGES[stage], config, inputs, store=store, outside=OUTSIDE, runner=runner, report=Notes(), force=force)
+
+def never(*_: object) -> None:
+    raise AssertionError("nothing should run")
 
 
 class TestRunning:
-    @pytest.fixture
-    def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-        monkeypatch.setattr(os, "fsync", lambda fd: None)
-        return Store(tmp_path / "artifacts")
-
     def test_the_second_time_nothing_runs(self, store: Store) -> None:
         first = run(store, "corpus")
-
-        def never(*arguments: object) -> None:
-            raise AssertionError
-
         second = run(store, "corpus", runner=never)
-        assert (first.cached, second.cached) == (False, True)
+        assert not first.cached
+        assert second.cached
         assert first.artifact.digest == second.artifact.digest
 
     def test_a_stage_that_fails_leaves_nothing(self, store: Store) -> None:
-        def fails(config: Config, inputs: Mapping[str, Artifact], out: Out, report: object) -> None:
+        def fail(
+            config: Config, inputs: Mapping[str, Artifact], out: ArtifactWriter, reporter: object
+        ) -> None:
             out.bytes("half", b"x")
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            run(store, "corpus", runner=fails)
+            run(store, "corpus", runner=fail)
         assert store.list() == []
         assert list(store.partial.iterdir()) == []
 
-    def test_forced_with_equal_bytes_is_reproduced_and_the_old_one_stays(self, store: Store) -> None:
-        old, notes = run(store, "corpus").artifact, list[str]()
-        again = run(store, "corpus", notes=notes, force=True)
-        assert (again.cached, again.reproduced, notes) == (False, True, [])
+    def test_forced_with_equal_bytes_it_is_reproduced_and_the_old_one_stays(
+        self, store: Store
+    ) -> None:
+        old = run(store, "corpus").artifact
+        reporter = Notes()
+        again = run(store, "corpus", reporter=reporter, force=True)
+        assert not again.cached
+        assert again.reproduced
+        assert reporter.notes == []
         assert again.artifact.created == old.created
         assert not store.trash.exists()
 
-    def test_forced_with_other_bytes_replaces_and_warns_once_naming_the_first_file(self, store: Store) -> None:
+    def test_forced_with_other_bytes_it_replaces_the_old_one_and_names_the_first_file(
+        self, store: Store
+    ) -> None:
         run(store, "corpus")
 
-        def other(config: Config, inputs: Mapping[str, Artifact], out: Out, report: Any) -> None:
+        def other(
+            config: Config, inputs: Mapping[str, Artifact], out: ArtifactWriter, reporter: object
+        ) -> None:
             out.bytes("data.bin", b"other")
             out.bytes("zzz.bin", b"new")
 
-        notes = list[str]()
-        again = run(store, "corpus", runner=other, notes=notes, force=True)
+        reporter = Notes()
+        again = run(store, "corpus", runner=other, reporter=reporter, force=True)
         assert not again.reproduced
-        assert len(notes) == 1
-        assert "`data.bin`" in notes[0]
+        (note,) = reporter.notes
+        assert "`data.bin`" in note
         assert again.artifact.read("data.bin") == b"other"
         assert len(list(store.trash.iterdir())) == 1
 
     def test_inputs_are_recorded_with_their_digests(self, store: Store) -> None:
-        corpus, tokenize = run(store, "corpus").artifact, run(store, "tokenize").artifact
-        assert tokenize.manifest.inputs == {"corpus": {"stage": "corpus", "key": corpus.key, "digest": corpus.digest}}
-        assert tokenize.manifest.tables == stage_tables(STAGES["tokenize"], CONFIG, OUTSIDE)
+        corpus = run(store, "corpus").artifact
+        tokenize = run(store, "tokenize").artifact
+        record = {"stage": "corpus", "key": corpus.key, "digest": corpus.digest}
+        assert tokenize.manifest.inputs == {"corpus": record}
+        expected = stage_tables(STAGES["tokenize"], CONFIG, EXTERNAL_DIGESTS)
+        assert tokenize.manifest.tables == expected
 
-    def test_an_unchanged_input_digest_reruns_nothing_downstream(self, store: Store) -> None:
+    def test_an_input_of_equal_digest_reruns_nothing_after_it(self, store: Store) -> None:
         run(store, "corpus")
         run(store, "tokenize")
-        outside = {"data.source": "another fingerprint, the same stories"}
-        corpus = execute(STAGES["corpus"], CONFIG, {}, store=store, outside=outside, runner=run_stage, report=SilentReport())
-        assert not corpus.cached
-        inputs = {"corpus": corpus.artifact}
-        tokenize = execute(
-            STAGES["tokenize"], CONFIG, inputs, store=store, outside=outside, runner=run_stage, report=SilentReport()
-        )
-        assert tokenize.cached
+        digests = {"data.source": "another fingerprint, the same documents"}
+        assert not run(store, "corpus", external_digests=digests).cached
+        assert run(store, "tokenize", external_digests=digests, runner=never).cached
 
+
+class TestPlanning:
     @pytest.mark.parametrize(
-        ("wanted", "made", "missing"),
+        ("stage", "made", "missing"),
         [
             ("tokenize", (), "corpus"),
             ("eval", (), "train"),
@@ -212,39 +271,77 @@ class TestRunning:
             ("plot", (), "eval"),
         ],
     )
-    def test_a_missing_input_names_the_one_command(self, store: Store, wanted: str, made: tuple[str, ...], missing: str) -> None:
+    def test_a_missing_input_names_the_one_command_that_makes_all(
+        self, store: Store, stage: str, made: tuple[str, ...], missing: str
+    ) -> None:
         if made:
             run_all(store.root, names=made)
+        planned = plan(CONFIG, store, EXTERNAL_DIGESTS)
         with pytest.raises(MissingArtifactError, match=f"`{missing}`") as caught:
-            find_inputs(STAGES[wanted], CONFIG, store, OUTSIDE)
+            find_inputs(STAGES[stage], planned, store)
         assert f"`tinygpt run --until {missing}`" in str(caught.value.hint)
 
-    def test_plan_says_hit_or_miss_and_why(self, store: Store) -> None:
-        assert [p.why for p in plan(CONFIG, store, OUTSIDE, "tokenize")] == ["not made yet", "runs after `corpus`"]
+    def test_a_plan_says_what_is_cached_and_what_is_waited_for(self, store: Store) -> None:
+        first = plan(CONFIG, store, EXTERNAL_DIGESTS, "tokenize")
+        assert {name: planned.why for name, planned in first.items()} == {
+            "corpus": "not made yet",
+            "tokenize": "runs after `corpus`",
+        }
         assert not store.root.exists()
         run_all(store.root)
-        assert [p.why for p in plan(CONFIG, store, OUTSIDE, "train")] == ["cached"] * 4
-        config = Config.model_validate({"train": {"max_steps": 600, "grad_clip": None}, "tokenizer": {"vocab_size": 8_000}})
-        reasons = {p.stage.name: p.why for p in plan(config, store, OUTSIDE)}
-        assert reasons["train"] == "train.grad_clip 1.0 -> none, train.max_steps 10000 -> 600"
-        assert (reasons["build-dataset"], reasons["eval"], reasons["sample"]) == (
-            "cached",
-            "runs after `train`",
-            "runs after `train`",
-        )
+        second = plan(CONFIG, store, EXTERNAL_DIGESTS, "train")
+        assert [planned.why for planned in second.values()] == ["cached"] * 4
 
-    def test_plan_names_a_damaged_artifact(self, store: Store) -> None:
+    def test_a_plan_names_the_changed_settings(self, store: Store) -> None:
+        run_all(store.root)
+        config = Config.model_validate(
+            {
+                "train": {"max_steps": 600, "grad_clip": None},
+                "tokenizer": {"vocab_size": 8_000},
+            }
+        )
+        planned = plan(config, store, EXTERNAL_DIGESTS)
+        why = {name: one.why for name, one in planned.items()}
+        assert why["train"] == "train.grad_clip 1.0 -> none, train.max_steps 10000 -> 600"
+        assert why["build-dataset"] == "cached"
+        assert why["eval"] == "runs after `train`"
+        assert why["sample"] == "runs after `train`"
+        assert why["plot"] == "runs after `eval`"
+
+    def test_stages_that_are_planned_already_are_not_looked_up_again(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_all(store.root)
+        known = plan(CONFIG, store, EXTERNAL_DIGESTS, "build-dataset")
+        looked_up: list[str] = []
+        find = Store.find
+
+        def counting_find(self: Store, stage: str, key: Any) -> Artifact | None:
+            looked_up.append(stage)
+            return find(self, stage, key)
+
+        monkeypatch.setattr(Store, "find", counting_find)
+        planned = plan(CONFIG, store, EXTERNAL_DIGESTS, "train", known)
+        assert looked_up == ["train"]
+        assert planned["corpus"] is known["corpus"]
+
+    def test_a_plan_names_a_damaged_artifact_and_looking_for_inputs_raises(
+        self, store: Store
+    ) -> None:
         run_all(store.root)
         (store.list("tokenize")[0].folder / "manifest.json").unlink()
-        planned = {p.stage.name: p for p in plan(CONFIG, store, OUTSIDE, "build-dataset")}
+        planned = plan(CONFIG, store, EXTERNAL_DIGESTS, "build-dataset")
         assert "damaged" in planned["tokenize"].why
         assert planned["tokenize"].artifact is None
+        with pytest.raises(CorruptArtifactError, match="tokenize"):
+            find_inputs(STAGES["train"], planned, store)
 
-    def test_why_names_inputs_and_version(self, store: Store) -> None:
+    def test_changed_inputs_and_versions_are_named(self, store: Store) -> None:
         run_all(store.root)
-        corpus = store.list("train")[0]  # any artifact of another digest
+        other = store.list("train")[0]  # any artifact of another digest
         stage = STAGES["tokenize"]
-        newer = Stage(stage.name, stage.version + 1, stage.tables, stage.inputs)
-        text = why(newer, CONFIG, {"corpus": corpus}, store, OUTSIDE)
-        assert text.startswith(f"input corpus {store.list('corpus')[0].digest[:12]} -> {corpus.digest[:12]}")
+        newer = stage._replace(version=stage.version + 1)
+        text = why_not_cached(newer, CONFIG, {"corpus": other}, store, EXTERNAL_DIGESTS)
+        old = store.list("corpus")[0]
+        assert text.startswith(f"input corpus {old.digest[:12]} -> {other.digest[:12]}")
         assert text.endswith(f"stage version {stage.version} -> {newer.version}")

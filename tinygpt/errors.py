@@ -1,19 +1,20 @@
 """Every error a user can cause or meet, each with the exit code of docs/design.md, section 5.
 
 TinygptError                  1  unexpected failure
+├── LostProcessError          1  another process of a torchrun job has ended
 ├── UsageError                2  wrong flag or argument
 │   └── ConfigError           2  wrong key or value in a configuration
-├── ArtifactError             3  what the store holds cannot be used
-│   ├── MissingArtifactError  3  a stage before this one has not run
-│   └── CorruptArtifactError  3  bytes differ from their hash
-├── InputError                4  stories, text or tokenizer unusable
+├── ArtifactError             3  an artifact cannot be used
+│   ├── MissingArtifactError  3  an artifact is not in the store
+│   └── CorruptArtifactError  3  stored bytes do not match their hash
+├── InputError                4  documents, text or tokenizer cannot be used
 ├── DivergedError             5  the loss or a gradient is NaN or infinite
 ├── VerificationError         6  `replay`, `artifacts verify` or `doctor` found a difference
-├── NetworkError              7  the network is needed and not there
-├── StorageError              8  disk full, read-only, I/O error
+├── NetworkError              7  the network is needed and not available
+├── StorageError              8  disk full, read-only, or I/O error
 ├── BusyError                 9  another process holds the lock
 ├── StoppedEarly             75  `--max-minutes` or `--stop-at-step` reached; resumable
-└── Interrupted         130/143  SIGINT or SIGTERM; a checkpoint was saved
+└── Interrupted         130/143  SIGINT or SIGTERM; a training run has saved a checkpoint
 """
 
 import errno
@@ -26,7 +27,8 @@ class TinygptError(Exception):
     """What is wrong, with the values, and what to do about it.
 
     Args:
-        message: one sentence, lower case, no final period, back-ticks round commands, paths and keys.
+        message: one sentence in lower case, without a final period; backticks round commands, paths
+            and keys.
         hint: what to type or change; None where there is nothing to advise.
     """
 
@@ -36,6 +38,10 @@ class TinygptError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class LostProcessError(TinygptError):
+    """Another process of the same torchrun job has ended."""
 
 
 class UsageError(TinygptError):
@@ -49,27 +55,27 @@ class ConfigError(UsageError):
 
 
 class ArtifactError(TinygptError):
-    """What the store holds cannot be used."""
+    """An artifact cannot be used."""
 
     exit_code = 3
 
 
 class MissingArtifactError(ArtifactError):
-    """A stage before this one has not run."""
+    """An artifact is not in the store, e.g., because the stage that makes it has not run."""
 
 
 class CorruptArtifactError(ArtifactError):
-    """Stored bytes differ from the hash recorded for them."""
+    """Stored bytes do not match the hash recorded for them."""
 
 
 class InputError(TinygptError):
-    """Stories, text or a tokenizer that cannot be used."""
+    """Documents, text or a tokenizer cannot be used."""
 
     exit_code = 4
 
 
 class DivergedError(TinygptError):
-    """Training met a NaN or an infinity and stopped before the update."""
+    """The loss or a gradient is NaN or infinite; training stopped before the update."""
 
     exit_code = 5
 
@@ -81,7 +87,7 @@ class VerificationError(TinygptError):
 
 
 class NetworkError(TinygptError):
-    """The network is needed and not there."""
+    """The network is needed and not available."""
 
     exit_code = 7
 
@@ -93,11 +99,16 @@ class StorageError(TinygptError):
 
     @classmethod
     def refused(cls, error: OSError, path: Path | str) -> "StorageError":
-        """The one sentence for what the operating system refused to do with `path`, and what to do about it."""
-        why = os.strerror(error.errno) if error.errno else str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        first = "free some space, e.g., with `tinygpt artifacts gc`," if full else "check the disk and the permissions,"
-        return cls(f"cannot use `{path}`: {why.lower()}", hint=f"{first} or choose another store with `--store DIR`")
+        """The error for an operation on `path` that the operating system refused with `error`."""
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free some space, e.g., with `tinygpt artifacts gc`"
+        else:
+            advice = "check the disk and the permissions"
+        return cls(
+            f"cannot use `{path}`: {reason.lower()}",
+            hint=f"{advice}, or choose another store with `--store DIR`",
+        )
 
 
 class BusyError(TinygptError):
@@ -107,18 +118,20 @@ class BusyError(TinygptError):
 
 
 class StoppedEarly(TinygptError):
-    """`--max-minutes` or `--stop-at-step` reached; the run can be continued."""
+    """The run reached `--max-minutes` or `--stop-at-step`, and can be resumed."""
 
     exit_code = 75
 
 
 class Interrupted(TinygptError):
-    """A signal arrived; what was finished is saved.
+    """A signal stopped the command; finished work is saved.
 
     Args:
         number: the signal, SIGINT or SIGTERM; the exit code is 128 plus it.
     """
 
-    def __init__(self, message: str, hint: str | None = None, *, number: int = signal.SIGINT) -> None:
+    def __init__(
+        self, message: str, hint: str | None = None, *, number: int = signal.SIGINT
+    ) -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + number

@@ -1,4 +1,4 @@
-"""Keys and digests: how a thing was made, and what it is."""
+"""Keys and digests: a key says how an artifact was made, a digest what it contains."""
 
 import hashlib
 import json
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import BinaryIO, NewType
 
 Key = NewType("Key", str)
-"""64 hex digits: how an artifact was made (stage, version, configuration, digests of its inputs)."""
+"""64 hex digits that say how an artifact was made.
+
+A hash of stage, version, configuration and the digests of the inputs.
+"""
 
 Digest = NewType("Digest", str)
-"""64 hex digits: what an artifact is (over the hashes of its files)."""
+"""64 hex digits that say what an artifact contains: a hash of the hashes of its files."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -18,9 +21,12 @@ def canonical_json(value: object) -> bytes:
     Integral floats are written as integers, so that `1` and `1.0` are one value.
 
     Raises:
-        ValueError: NaN, infinity, or an object JSON has no form for.
+        ValueError: NaN or infinity.
+        TypeError: an object that JSON cannot express.
     """
-    text = json.dumps(_integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        _integral(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -29,7 +35,9 @@ def _integral(value: object) -> object:
         return {key: _integral(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_integral(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def hash_bytes(data: bytes) -> str:
@@ -43,11 +51,12 @@ def hash_json(tag: str, *parts: object) -> str:
 
 
 def hash_stream(stream: BinaryIO) -> str:
-    """SHA-256 of everything from the stream's current position to its end."""
-    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # readinto is all it needs
+    """SHA-256 of the bytes from the stream's current position to its end, 64 hex digits."""
+    # file_digest needs nothing but readinto, which its type does not say
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as stream:
         return hash_stream(stream)

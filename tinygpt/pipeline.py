@@ -1,6 +1,7 @@
-"""The stages as records, the key of each, and the one way to run one: lock, find, begin, run, publish.
+"""The stages, the cache key of each, and how one is run: lock, find, begin, run, publish.
 
-Never imports the stages themselves: the caller hands in the function to run, which may import torch.
+The stages themselves are not imported here: the caller passes the function to run, which may import
+torch.
 """
 
 import time
@@ -12,8 +13,8 @@ from tinygpt import __version__
 from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
 from tinygpt.hashing import Digest, Key, hash_json
-from tinygpt.report import Report
-from tinygpt.store import Artifact, Inputs, Manifest, Out, Store
+from tinygpt.progress import Reporter
+from tinygpt.store import Artifact, ArtifactWriter, Inputs, Manifest, Store
 from tinygpt.store.artifact import Tables
 
 
@@ -21,54 +22,75 @@ class Stage(NamedTuple):
     """One step of the pipeline.
 
     Args:
-        version: raised when equal inputs should give different bytes.
-        tables: what of the configuration enters the key: whole tables ("train") or single keys ("dataset.val_fraction").
+        name: as it is typed.
+        version: increased when the stage changes what it writes for equal inputs.
+        tables: what of the configuration enters the key: whole tables ("train") or single keys
+            ("dataset.val_fraction").
         inputs: the stages whose artifacts it reads.
-        outside: keys that name something outside the configuration; what it holds stands in the key instead of its name.
+        external: configuration keys whose values name something outside the configuration; the
+            cache key contains a digest of its content in place of the name.
     """
 
     name: str
     version: int
     tables: tuple[str, ...]
     inputs: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
 
 
 _IN_ORDER = (
-    Stage("corpus", 1, ("data",), (), outside=("data.source",)),
-    Stage("tokenize", 2, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
-    Stage("build-dataset", 1, ("dataset",), ("corpus", "tokenize")),
-    Stage("train", 4, ("model", "train"), ("build-dataset", "tokenize"), outside=("train.init_from",)),
-    Stage("eval", 2, ("eval",), ("train", "build-dataset", "tokenize"), outside=("eval.text",)),
-    Stage("sample", 1, ("sample",), ("train", "tokenize")),
-    Stage("plot", 2, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    Stage("corpus", 2, ("data",), (), external=("data.source",)),
+    Stage("tokenize", 3, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
+    Stage("build-dataset", 2, ("dataset",), ("corpus", "tokenize")),
+    Stage(
+        "train",
+        5,
+        ("model", "train"),
+        ("build-dataset", "tokenize"),
+        external=("train.init_from",),
+    ),
+    Stage("eval", 3, ("eval",), ("train", "build-dataset", "tokenize"), external=("eval.text",)),
+    Stage("sample", 2, ("sample",), ("train", "tokenize")),
+    Stage("plot", 3, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
+LAST_STAGE = _IN_ORDER[-1].name
 
-Outside = Mapping[str, str]
-"""What stands in the keys instead of a spelling: {"data.source": fingerprint, "eval.text": hash}."""
+ExternalDigests = Mapping[str, str]
+"""Content hashes that replace names in cache keys: {"data.source": ..., "eval.text": ...}."""
 
-Runner = Callable[[Config, Inputs, Out, Report], None]
+Runner = Callable[[Config, Inputs, ArtifactWriter, Reporter], None]
 
 
-def stage_tables(stage: Stage, config: Config, outside: Outside) -> dict[str, dict[str, object]]:
+def stage_tables(
+    stage: Stage, config: Config, external_digests: ExternalDigests
+) -> dict[str, dict[str, object]]:
     """The configuration that enters a stage's key.
 
     Raises:
-        ValueError: `outside` lacks a value for a key that names something outside the configuration.
+        ValueError: `external_digests` lacks a value for a key of `stage.external` that is set.
     """
-    wanted: dict[str, Any] = {table: {key} if key else True for table, _, key in (name.partition(".") for name in stage.tables)}
-    tables = config.model_dump(mode="json", include=wanted)
-    for name in stage.outside:
+    include: dict[str, Any] = {}
+    for name in stage.tables:
         table, _, key = name.partition(".")
-        if tables[table][key] is not None:
-            if name not in outside:
-                raise ValueError(f"the key of stage {stage.name} needs to know what {name} holds")
-            tables[table][key] = outside[name]
+        include[table] = {key} if key else True
+    tables: dict[str, dict[str, object]] = config.model_dump(mode="json", include=include)
+    for name in stage.external:
+        table, _, key = name.partition(".")
+        if tables[table][key] is None:
+            continue
+        if name not in external_digests:
+            raise ValueError(f"the key of stage {stage.name} needs to know what {name} holds")
+        tables[table][key] = external_digests[name]
     return tables
 
 
-def stage_key(stage: Stage, config: Config, inputs: Mapping[str, Digest], outside: Outside) -> Key:
+def stage_key(
+    stage: Stage,
+    config: Config,
+    inputs: Mapping[str, Digest],
+    external_digests: ExternalDigests,
+) -> Key:
     """How an artifact is made, as a hash.
 
     Args:
@@ -76,13 +98,15 @@ def stage_key(stage: Stage, config: Config, inputs: Mapping[str, Digest], outsid
     """
     if set(inputs) != set(stage.inputs):
         raise ValueError(f"stage {stage.name} reads {stage.inputs}, got {tuple(inputs)}")
-    return Key(hash_json("tinygpt.key", stage.name, stage.version, stage_tables(stage, config, outside), dict(inputs)))
+    tables = stage_tables(stage, config, external_digests)
+    return Key(hash_json("tinygpt.key", stage.name, stage.version, tables, dict(inputs)))
 
 
 class Planned(NamedTuple):
     """What running a stage would do.
 
     Args:
+        stage: which one.
         key: None while an input is still to be made, because its digest is part of the key.
         artifact: the cached result, if there is one.
         why: "cached", or the reason why the stage has to run.
@@ -94,81 +118,140 @@ class Planned(NamedTuple):
     why: str
 
 
-def plan(config: Config, store: Store, outside: Outside, until: str = "plot") -> list[Planned]:
-    """What running all stages up to `until` would do, in their order; changes nothing."""
+def plan(
+    config: Config,
+    store: Store,
+    external_digests: ExternalDigests,
+    until: str = LAST_STAGE,
+    known: Mapping[str, Planned] | None = None,
+) -> dict[str, Planned]:
+    """What running all stages up to `until` would do, by stage, in their order; changes nothing.
+
+    Args:
+        known: stages that are planned already.
+    """
     planned: dict[str, Planned] = {}
     for name, stage in STAGES.items():
-        inputs = {source: made for source in stage.inputs if (made := planned[source].artifact)}
-        if waiting := [source for source in stage.inputs if source not in inputs]:
-            planned[name] = Planned(stage, None, None, f"runs after `{waiting[-1]}`")
+        if known and name in known:
+            planned[name] = known[name]
         else:
-            planned[name] = _plan_one(stage, config, inputs, store, outside)
+            planned[name] = _plan_stage(stage, config, planned, store, external_digests)
         if name == until:
             break
-    return list(planned.values())
+    return planned
 
 
-def _plan_one(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> Planned:
-    key = stage_key(stage, config, _digests(inputs), outside)
+def _plan_stage(
+    stage: Stage,
+    config: Config,
+    planned: Mapping[str, Planned],
+    store: Store,
+    external_digests: ExternalDigests,
+) -> Planned:
+    inputs = _inputs_made(stage, planned)
+    missing = _last_missing(stage, inputs)
+    if missing:
+        return Planned(stage, None, None, f"runs after `{missing}`")
+    key = stage_key(stage, config, _digests(inputs), external_digests)
     try:
-        artifact = store.find(stage.name, key)
+        cached = store.find(stage.name, key)
     except CorruptArtifactError as error:
         return Planned(stage, key, None, error.message)
-    return Planned(stage, key, artifact, "cached" if artifact else why(stage, config, inputs, store, outside))
+    why = "cached" if cached else why_not_cached(stage, config, inputs, store, external_digests)
+    return Planned(stage, key, cached, why)
+
+
+def _inputs_made(stage: Stage, planned: Mapping[str, Planned]) -> dict[str, Artifact]:
+    """Of the artifacts that a stage reads, those that are there."""
+    inputs: dict[str, Artifact] = {}
+    for name in stage.inputs:
+        artifact = planned[name].artifact
+        if artifact is not None:
+            inputs[name] = artifact
+    return inputs
+
+
+def _last_missing(stage: Stage, inputs: Inputs) -> str | None:
+    """The last stage whose artifact is still to be made before this one can run."""
+    missing = set(stage.inputs) - set(inputs)
+    return max(missing, key=list(STAGES).index, default=None)
 
 
 def _digests(inputs: Inputs) -> dict[str, Digest]:
     return {name: artifact.digest for name, artifact in inputs.items()}
 
 
-def why(stage: Stage, config: Config, inputs: Inputs, store: Store, outside: Outside) -> str:
-    """Why no cached result fits: what differs from the newest one, e.g., "train.max_steps 300 -> 600"."""
-    if not (made := store.list(stage.name)):
+def why_not_cached(
+    stage: Stage, config: Config, inputs: Inputs, store: Store, external_digests: ExternalDigests
+) -> str:
+    """What differs from the newest result of a stage, e.g., "train.max_steps 300 -> 600"."""
+    results = store.list(stage.name)
+    if not results:
         return "not made yet"
-    changes = differences(made[0].manifest, stage_tables(stage, config, outside), _digests(inputs), stage.version)
-    return ", ".join(changes) or "its artifact is gone"
+    tables = stage_tables(stage, config, external_digests)
+    changes = differences(results[0].manifest, tables, _digests(inputs), stage.version)
+    return ", ".join(changes) or "its artifact was removed"
 
 
-def differences(old: Manifest, tables: Tables, inputs: Mapping[str, Digest], version: int) -> list[str]:
-    """The configuration keys, inputs and version that differ from a recorded manifest, old -> new."""
-    before = _facts(old.tables, {name: made["digest"] for name, made in old.inputs.items()}, old.version)
+def differences(
+    old: Manifest, tables: Tables, inputs: Mapping[str, Digest], version: int
+) -> list[str]:
+    """The configuration keys, inputs and version that differ from a manifest, old -> new."""
+    old_inputs = {name: record["digest"] for name, record in old.inputs.items()}
+    before = _facts(old.tables, old_inputs, old.version)
     after = _facts(tables, inputs, version)
-    names = [name for name in before | after if before.get(name, "") != after.get(name, "")]
-    return [f"{name} {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
+    changed = [name for name in before | after if before.get(name, "") != after.get(name, "")]
+    return [f"{name} {_short(before.get(name))} -> {_short(after.get(name))}" for name in changed]
 
 
 def _facts(tables: Tables, inputs: Mapping[str, Digest], version: int) -> dict[str, object]:
-    facts: dict[str, object] = {f"{table}.{key}": values[key] for table, values in tables.items() for key in sorted(values)}
-    return facts | {f"input {name}": digest[:12] for name, digest in inputs.items()} | {"stage version": version}
+    """All that enters a key, by name."""
+    facts: dict[str, object] = {}
+    for table, values in tables.items():
+        for key in sorted(values):
+            facts[f"{table}.{key}"] = values[key]
+    for name, digest in inputs.items():
+        facts[f"input {name}"] = digest[:12]
+    facts["stage version"] = version
+    return facts
 
 
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None:
+        return "none"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def find_inputs(stage: Stage, config: Config, store: Store, outside: Outside) -> dict[str, Artifact]:
-    """The artifacts a stage reads, as this configuration makes them.
+def find_inputs(stage: Stage, planned: Mapping[str, Planned], store: Store) -> dict[str, Artifact]:
+    """The artifacts a stage reads, as a plan has them.
 
     Raises:
         MissingArtifactError: one is not there; the hint is the one command that makes all of them.
         CorruptArtifactError: one is damaged.
     """
-    planned = plan(config, store, outside, until=max(stage.inputs, key=list(STAGES).index, default="corpus"))
-    for one in planned:
-        if one.key and not one.artifact:
-            store.find(one.stage.name, one.key)  # raises if it is damaged
-    found = {one.stage.name: one.artifact for one in planned if one.artifact}
-    if missing := [name for name in STAGES if name in stage.inputs and name not in found]:
-        wrong = f"there is no result of `{missing[-1]}` for this configuration in `{store.root}`"
-        raise MissingArtifactError(wrong, hint=f"run `tinygpt run --until {missing[-1]}`")
-    return {name: found[name] for name in stage.inputs}
+    inputs = _inputs_made(stage, planned)
+    missing = _last_missing(stage, inputs)
+    if missing:
+        _raise_if_damaged(planned, store)
+        raise MissingArtifactError(
+            f"there is no result of `{missing}` for this configuration in `{store.root}`",
+            hint=f"run `tinygpt run --until {missing}`",
+        )
+    return inputs
+
+
+def _raise_if_damaged(planned: Mapping[str, Planned], store: Store) -> None:
+    for one in planned.values():
+        if one.key and one.artifact is None:
+            store.find(one.stage.name, one.key)
 
 
 class Outcome(NamedTuple):
     """What running a stage did.
 
     Args:
+        artifact: the result.
         cached: the artifact was there and nothing ran.
         reproduced: it was there, was forced to run again, and gave the same bytes.
     """
@@ -179,44 +262,62 @@ class Outcome(NamedTuple):
 
 
 def execute(
-    stage: Stage, config: Config, inputs: Inputs, *, store: Store, outside: Outside, runner: Runner, report: Report,
-    force: bool = False, lock_timeout: float | None = None,
-) -> Outcome:  # fmt: skip
+    stage: Stage,
+    config: Config,
+    inputs: Inputs,
+    *,
+    store: Store,
+    external_digests: ExternalDigests,
+    runner: Runner,
+    reporter: Reporter,
+    force: bool = False,
+    lock_timeout: float | None = None,
+) -> Outcome:
     """The artifact of a stage: the cached one, or a new one made by `runner`.
 
     Args:
         inputs: by stage name; their digests enter the key.
-        force: run even if there is one; equal bytes keep the old artifact, others replace it with a warning.
+        force: run even if there is one; equal bytes keep the old artifact, others replace it with a
+            warning.
         lock_timeout: seconds to wait for another process that makes the same; None for ever.
     Raises:
         CorruptArtifactError: the cached one is damaged and `force` is not given.
         BusyError: the other process did not finish in time.
     """
-    tables, key = stage_tables(stage, config, outside), stage_key(stage, config, _digests(inputs), outside)
+    key = stage_key(stage, config, _digests(inputs), external_digests)
     if not force and (artifact := _cached(store, stage, key)):
         return Outcome(artifact, cached=True)
-    with store.lock(stage.name, key, timeout=lock_timeout, waiting=report.note):
+    with store.lock(stage.name, key, timeout=lock_timeout, on_wait=reporter.note):
+        # Another process may have made it while we waited for the lock
         if not force and (artifact := _cached(store, stage, key)):
             return Outcome(artifact, cached=True)
         old = None
         with suppress(ArtifactError):
             old = store.find(stage.name, key)
+        tables = stage_tables(stage, config, external_digests)
         began = time.monotonic()
         out = store.begin(stage.name, key, version=stage.version, tables=tables, inputs=inputs)
         try:
-            runner(config, inputs, out, report)
+            runner(config, inputs, out, reporter)
             out.provenance(seconds=round(time.monotonic() - began, 3), tinygpt=__version__)
             new = store.publish(out)
         finally:
             out.discard()
     if old and old.digest != new.digest:
-        before, after = old.manifest.files, new.manifest.files
-        file = next(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
-        report.note(f"`{stage.name}` gave other bytes than before: `{file}` differs; the old artifact is in `.trash/`")
-    return Outcome(new, cached=False, reproduced=old is not None and old.digest == new.digest)
+        _report_difference(stage, old, new, reporter)
+    reproduced = old is not None and old.digest == new.digest
+    return Outcome(new, cached=False, reproduced=reproduced)
 
 
 def _cached(store: Store, stage: Stage, key: Key) -> Artifact | None:
     if artifact := store.find(stage.name, key):
         artifact.check()
     return artifact
+
+
+def _report_difference(stage: Stage, old: Artifact, new: Artifact, reporter: Reporter) -> None:
+    before, after = old.manifest.files, new.manifest.files
+    names = sorted({*before, *after})
+    file = next(name for name in names if before.get(name) != after.get(name))
+    what = f"`{stage.name}` produced different output than before"
+    reporter.note(f"{what}: `{file}` differs; the old artifact is in `.trash/`")

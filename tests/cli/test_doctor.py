@@ -1,12 +1,12 @@
-"""`tinygpt doctor` calls the properties that the tests call, and stops with exit code 6 where one does not hold."""
+"""`tinygpt doctor` checks properties and exits with 6 where one does not hold."""
 
 import json
 
 import numpy as np
 
+from tinygpt.analysis import checks
+from tinygpt.analysis.checks import Check
 from tinygpt.cli import invoke
-from tinygpt.lm import checks
-from tinygpt.lm.checks import Check
 
 
 def test_a_sound_installation_passes_every_check(tmp_path, capsys, monkeypatch):
@@ -18,14 +18,18 @@ def test_a_sound_installation_passes_every_check(tmp_path, capsys, monkeypatch):
 
 
 def test_a_broken_model_is_named_and_ends_with_6(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(checks, "ALL", (lambda: Check("loss at initialisation is ln V", False, "3.1"),))
+    monkeypatch.setattr(
+        checks, "ALL", (lambda: Check("loss at initialization is ln V", False, "3.1"),)
+    )
     assert invoke(["doctor", "--store", str(tmp_path / "store")]) == 6
     error = capsys.readouterr().err
-    assert "WRONG  loss at initialisation" in error
-    assert "error: 1 of 2 checks found something wrong" in error
+    assert "WRONG  loss at initialization" in error
+    assert "error: 1 of 2 checks failed" in error
 
 
-def test_a_story_in_both_splits_is_found():
-    train, apart, shared = (np.array(ids, np.uint16) for ids in ([1, 2, 0, 3, 4, 0], [1, 3, 0], [5, 0, 3, 4, 0]))
-    assert checks.no_story_in_both_splits(train, apart, 0).passed
-    assert not checks.no_story_in_both_splits(train, shared, 0).passed
+def test_a_document_in_both_splits_is_found():
+    train, apart, shared = (
+        np.array(ids, np.uint16) for ids in ([1, 2, 0, 3, 4, 0], [1, 3, 0], [5, 0, 3, 4, 0])
+    )
+    assert checks.no_document_in_both_splits(train, apart, 0).passed
+    assert not checks.no_document_in_both_splits(train, shared, 0).passed

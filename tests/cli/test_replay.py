@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_pipeline import CONFIG
+from tests.cli.conftest import CONFIG
 from tinygpt.lm import training
 
 
@@ -22,20 +22,22 @@ def trained(tinygpt, tmp_path: Path) -> str:
 def test_a_run_is_replayed_to_the_bit_or_the_difference_is_an_error(tinygpt, trained, monkeypatch):
     same = tinygpt("replay", trained[:6])
     assert same.code == 0, same.err
-    assert "the same to the bit at step 1, 3" in same.err
+    assert "identical, bit for bit, at step 1, 3" in same.err
     part = tinygpt("replay", trained, "--steps", "0..1", "--json")
     assert json.loads(part.out)["steps"] == [1]
     plain = training.LOSSES["fused"]
     monkeypatch.setitem(training.LOSSES, "fused", lambda *batch: plain(*batch) * 1.001)
     other = tinygpt("replay", trained)
     assert other.code == 6
-    assert re.search(r"replayed to step 1, `[\w.]+` is the first of \d+ tensors that differ", other.err)
+    assert re.search(
+        r"replayed to step 1, `[\w.]+` is the first of \d+ tensors that differ", other.err
+    )
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
-    (["--steps", "1..3"], 2, "from 0 to 1, 3"),
-    (["--steps", "0..2"], 2, "from 0 to 1, 3"),
-    (["--steps", "three"], 2, "from 0 to 1, 3"),
+    (["--steps", "1..3"], 2, "start from (0) and to compare with (1, 3)"),
+    (["--steps", "0..2"], 2, "start from (0) and to compare with (1, 3)"),
+    (["--steps", "three"], 2, "start from (0) and to compare with (1, 3)"),
 ])  # fmt: skip
 def test_steps_that_are_not_stored_are_refused(tinygpt, trained, arguments, code, said):
     result = tinygpt("replay", trained, *arguments)

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from tinygpt.cli import failures, main, options
+from tinygpt.cli.signals import Signals
 from tinygpt.config.fields import FIELDS, requirement
 from tinygpt.errors import StorageError, TinygptError
 
 HEAVY = {"torch", "numpy", "matplotlib", "pydantic", "datasets", "tokenizers", "rich", "yaml"}
 
 
-def python(code: str, *, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *, cwd: Path | None = None, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -31,7 +34,9 @@ def python(code: str, *, cwd: Path | None = None, **environ: str) -> subprocess.
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["artifacts", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
-    heavy = HEAVY if arguments == ["--help"] else HEAVY - {"pydantic", "yaml"}  # the keys' own words explain its flags
+    heavy = (
+        HEAVY if arguments == ["--help"] else HEAVY - {"pydantic", "yaml"}
+    )  # the keys' own words explain its flags
     done = python(f"""
         import sys
         from tinygpt.cli import invoke
@@ -46,22 +51,34 @@ def test_help_loads_nothing_heavy(arguments):
     [
         (["trian"], "no such command `trian`", "did you mean `tinygpt train`?"),
         (["artifacts", "lst"], "no such command `lst`", "did you mean `tinygpt artifacts ls`?"),
-        (["sample", "--tempreture", "3"], "`--tempreture` is not a flag of `tinygpt sample`", "did you mean `--temperature`?"),
-        (["sample", "--top-k", "many"], 'must be an integer, at least 1, or "none" (from --top-k)', "likeliest"),
-        (["train", "--max-minutes", "many"], "`--max-minutes`", "`tinygpt train --help` lists what there is"),
+        (
+            ["sample", "--tempreture", "3"],
+            "`--tempreture` is not a flag of `tinygpt sample`",
+            "did you mean `--temperature`?",
+        ),
+        (
+            ["sample", "--top-k", "many"],
+            'must be an integer, at least 1, or "none" (from --top-k)',
+            "likeliest",
+        ),
+        (
+            ["train", "--max-minutes", "many"],
+            "`--max-minutes`",
+            "`tinygpt train --help` lists the commands and flags",
+        ),
         (["sample", "--top-p", "1.5"], "`sample.top_p` = 1.5", "likeliest"),
-        (["train", "--max-steps"], "--max-steps", "--help` lists what there is"),
-        (["train", "--resume", "--fresh"], "contradict", "one of them"),
+        (["train", "--max-steps"], "--max-steps", "--help` lists the commands and flags"),
+        (["train", "--resume", "--fresh"], "cannot be combined", "one of them"),
         (["run", "--until", "trian"], "`trian` is not a stage", "did you mean `train`?"),
         (["run", "--set", "train.max_step=3"], "`train.max_step`", "`train.max_steps`"),
         (["run", "--set", "model.n_heads=3"], "not divisible", "use"),
         (["run", "--preset", "lapdog"], "lapdog", "laptop"),
         (["run", "--config", "nothing.toml"], "nothing.toml", ""),
         (["artifacts", "show", "zz"], "`zz` is not the id", "tinygpt artifacts ls"),
-        (["sample", "a prompt", "--file", "b"], "two prompts", "one of them"),
+        (["sample", "a prompt", "--file", "b"], "cannot be combined", "one of them"),
     ],
 )
-def test_what_is_typed_wrong_is_named_with_what_is_right(tinygpt, arguments, wrong, right):
+def test_a_typo_is_answered_with_the_nearest_right_word(tinygpt, arguments, wrong, right):
     result = tinygpt(*arguments)
     assert (result.code, result.out) == (2, "")
     first, empty, *hint = result.err.rstrip("\n").split("\n")
@@ -72,9 +89,13 @@ def test_what_is_typed_wrong_is_named_with_what_is_right(tinygpt, arguments, wro
     assert right in "\n".join(hint)
 
 
-def test_a_flag_that_sets_a_key_is_explained_in_the_words_of_the_key(tinygpt, monkeypatch):
+def test_help_of_a_setting_flag_is_the_description_of_its_key(tinygpt, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    for command, key in (("sample", "sample.top_p"), ("sample", "sample.prompt"), ("train", "train.max_steps")):
+    for command, key in (
+        ("sample", "sample.top_p"),
+        ("sample", "sample.prompt"),
+        ("train", "train.max_steps"),
+    ):
         said = " ".join(tinygpt(command, "--help").out.lower().split())
         assert f"{FIELDS[key].description} ({requirement(key)})".lower() in said
 
@@ -102,21 +123,31 @@ def test_no_command_shows_the_help(tinygpt):
     assert tinygpt("--version").out.startswith("tinygpt 0.")
 
 
-def outcome_of(raised: BaseException, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def outcome_of(
+    raised: BaseException, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
     def call() -> None:
         raise raised
 
-    code = failures.exit_code(call, list(arguments), failures.Signals(), str)
+    code = failures.exit_code(call, list(arguments), Signals(), str)
     return code, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "x"), 8, "error: cannot use `x`: no space left on device"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), 8, "error: cannot use `x`: permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x"),
+            8,
+            "error: cannot use `x`: no space left on device",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            8,
+            "error: cannot use `x`: permission denied",
+        ),
         (KeyboardInterrupt(), 130, "stopped by SIGINT"),
-        (MemoryError(), 1, "error: the memory is full"),
+        (MemoryError(), 1, "error: out of memory"),
         (
             ZeroDivisionError("division\nby zero"),
             1,
@@ -142,38 +173,48 @@ def test_a_closed_pipe_is_quiet(capsys):
     assert outcome_of(BrokenPipeError(errno.EPIPE, "Broken pipe"), capsys) == (141, "")
 
 
-@pytest.mark.parametrize(("stopped", "code"), [("failures.Stopped", 143), ("KeyboardInterrupt", -signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("stopped", "code"), [("signals.Stopped", 143), ("KeyboardInterrupt", -signal.SIGINT)]
+)
 def test_a_signal_within_exec_keeps_its_exit_code(stopped: str, code: int, tmp_path: Path):
-    """As in the import of any dataclass; with Python's own exception, the control, the exit code would be lost."""
+    """As in the import of any dataclass.
+
+    The control: with Python's own exception the exit code would be lost.
+    """
     (tmp_path / "interrupted.py").write_text(
-        "import signal, sys\nfrom tinygpt.cli import failures\n"
-        f"failures.Stopped = {stopped}\n"
+        "import signal, sys\nfrom tinygpt.cli import failures, signals\n"
+        f"signals.Stopped = {stopped}\n"
         "run = lambda: exec('signal.raise_signal(signal.SIGTERM)')\n"
-        "sys.exit(failures.exit_code(run, [], failures.Signals(), str))\n"
+        "sys.exit(failures.exit_code(run, [], signals.Signals(), str))\n"
     )
     there = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}"}
-    done = subprocess.run([sys.executable, "-m", "interrupted"], env=there, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], env=there, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == code, done.stderr
 
 
 def test_a_signal_interrupts_or_is_noted_and_the_second_one_interrupts():
-    signals = failures.Signals()
+    signals = Signals()
     before = signal.getsignal(signal.SIGTERM)
-    with signals.caught(), signals.deferred() as interrupted:
-        assert interrupted() is None
+    with signals.caught(), signals.deferred():
+        assert signals.received is None
         signal.raise_signal(signal.SIGTERM)
-        assert interrupted() == signal.SIGTERM
+        assert signals.received == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
-    fresh = failures.Signals()
+    fresh = Signals()
     with fresh.caught(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
 
 
 def test_sigterm_exits_143(capsys):
-    signals = failures.Signals()
-    assert failures.exit_code(lambda: signal.raise_signal(signal.SIGTERM), ["tokenize"], signals, str) == 143
+    signals = Signals()
+    assert (
+        failures.exit_code(lambda: signal.raise_signal(signal.SIGTERM), ["tokenize"], signals, str)
+        == 143
+    )
     assert "stopped by SIGTERM" in capsys.readouterr().err
 
 
@@ -183,16 +224,19 @@ class TestCommandsAsTyped:
     def call(self, **chosen: object) -> options.Call:
         return options.Call([], options=options.Options(**chosen))
 
-    def test_they_repeat_the_run_and_the_store(self, monkeypatch):
+    def test_suggested_commands_repeat_the_run_and_the_store(self, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["tinygpt"])
         call = self.call(preset="demo", store=Path("my store"), sets=["train.max_steps=5"])
         typed = "tinygpt run --until train --preset demo --set train.max_steps=5 --store 'my store'"
         assert call.rephrase("do `tinygpt run --until train` now") == f"do `{typed}` now"
 
-    def test_they_name_no_second_run_or_store(self, monkeypatch):
+    def test_suggested_commands_do_not_repeat_flags_they_have(self, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["tinygpt"])
         call = self.call(preset="demo", store=Path("s"), source="a.txt")
-        assert call.command("run --preset laptop --source b.txt") == "tinygpt run --preset laptop --source b.txt --store s"
+        assert (
+            call.command("run --preset laptop --source b.txt")
+            == "tinygpt run --preset laptop --source b.txt --store s"
+        )
         assert call.command("sample --help") == "tinygpt sample --help"
         assert call.command("artifacts ls") == "tinygpt artifacts ls --store s"
 
@@ -245,7 +289,7 @@ def test_init_writes_once_and_says_what_to_type(tinygpt, tmp_path):
     assert "my.txt" in written
     again = tinygpt("init", "mine", "--preset", "demo")
     assert again.code == 2
-    assert "already there" in again.err
+    assert "already exists" in again.err
     assert (tmp_path / "mine" / "tinygpt.toml").read_text() == written
 
 

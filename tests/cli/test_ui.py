@@ -1,4 +1,7 @@
-"""Counts, tables and progress as people read them; untrusted text cannot reach the terminal's controls."""
+"""Counts, tables and progress as people read them.
+
+Untrusted text cannot reach the terminal's controls.
+"""
 
 import io
 import json
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import ui
-from tinygpt.report import duration
+from tinygpt.progress import duration
 
 
 @pytest.mark.parametrize(
@@ -19,7 +22,7 @@ from tinygpt.report import duration
     [
         (ui.count(1, "file"), "1 file"),
         (ui.count(0, "file"), "0 files"),
-        (ui.count(3, "story", "stories"), "3 stories"),
+        (ui.count(3, "document"), "3 documents"),
         (ui.count(9_999, "token"), "9,999 tokens"),
         (ui.count(12_400_000, "token"), "12.4 M tokens"),
         (ui.size(1), "1 byte"),
@@ -32,17 +35,21 @@ from tinygpt.report import duration
         (duration(86_400 + 3 * 3_600), "1 day 3 h"),
     ],
 )
-def test_a_count_is_said_as_a_person_says_it(said, expected):
+def test_counts_read_like_speech(said, expected):
     assert said == expected
 
 
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 @given(st.text())
-def test_no_text_reaches_the_terminals_controls(text):
+def test_escaped_text_has_no_control_characters(text):
     assert not UNSAFE.search(ui.escape(text))
-    assert json.loads(ui.escape_json(json.dumps({"story": text}, ensure_ascii=False))) == {"story": text}
+    assert json.loads(ui.escape_json(json.dumps({"story": text}, ensure_ascii=False))) == {
+        "story": text
+    }
 
 
 def test_controls_are_shown_not_dropped():
@@ -52,13 +59,18 @@ def test_controls_are_shown_not_dropped():
 
 SEEN = {
     "xray": [
-        {"token": " \x1b[2J", "probability": 0.97, "entropy": 0.2, "alternatives": [{"token": "\n", "probability": 0.02}]},
+        {
+            "token": " \x1b[2J",
+            "probability": 0.97,
+            "entropy": 0.2,
+            "alternatives": [{"token": "\n", "probability": 0.02}],
+        },
         {"token": "\u202ecat's", "probability": 0.013, "entropy": 6.25, "alternatives": []},
     ]
 }
 
 
-def test_an_xray_is_readable_without_colour_and_cannot_move_the_cursor(capsys):
+def test_xray_is_readable_without_color_and_cannot_move_the_cursor(capsys):
     ui.say_xray(SEEN)
     assert capsys.readouterr().out.splitlines() == [
         "token         probability    entropy  alternatives",
@@ -68,7 +80,7 @@ def test_an_xray_is_readable_without_colour_and_cannot_move_the_cursor(capsys):
 
 
 def test_a_terminal_shades_the_tokens_unless_asked_not_to(monkeypatch, capsys):
-    for environment, coloured in (
+    for environment, colored in (
         ({"TERM": "xterm"}, True),
         ({"TERM": "dumb"}, False),
         ({"TERM": "xterm", "NO_COLOR": "1"}, False),
@@ -80,7 +92,11 @@ def test_a_terminal_shades_the_tokens_unless_asked_not_to(monkeypatch, capsys):
             patch.setattr(sys.stdout, "isatty", lambda: True)
             ui.say_xray(SEEN)
         _, likely, unlikely = capsys.readouterr().out.splitlines()
-        assert likely.startswith("\x1b[38;5;16;48;5;120m") == unlikely.startswith("\x1b[38;5;16;48;5;203m") == coloured
+        assert (
+            likely.startswith("\x1b[38;5;16;48;5;120m")
+            == unlikely.startswith("\x1b[38;5;16;48;5;203m")
+            == colored
+        )
 
 
 def training(monkeypatch, capsys, width: int | None) -> list[str]:
@@ -121,19 +137,22 @@ def test_progress_without_an_end_counts(capsys, monkeypatch):
     assert capsys.readouterr().err == "read  5 stories\n"
 
 
-def test_a_quiet_report_passes_on_the_product_only(capsys):
-    report = ui.Screen("auto", quiet=True, stream=True)
-    report.task("train", 10)
-    report.advance(loss=1.0)
-    report.note("something")
-    report.result("train 0123", [("loss", "1")])
-    report.product("Once upon\x1b")
+def test_a_quiet_screen_prints_only_the_output(capsys):
+    reporter = ui.Screen("auto", quiet=True, stream=True)
+    reporter.task("train", 10)
+    reporter.advance(loss=1.0)
+    reporter.note("something")
+    reporter.result("train 0123", [("loss", "1")])
+    reporter.output("Once upon\x1b")
     out, err = capsys.readouterr()
     assert (out, err) == ("Once upon\\x1b", "")
 
 
 def test_a_table_fits_a_narrow_terminal():
-    rows = [("validation perplexity", "8,012.3 -> 34.12"), ("best", "perplexity 34.12 at step 10,000 of 10,000 steps")]
+    rows = [
+        ("validation perplexity", "8,012.3 -> 34.12"),
+        ("best", "perplexity 34.12 at step 10,000 of 10,000 steps"),
+    ]
     text = ui.table("train 3f9a1c0b2d4e", rows, 40)
     assert max(map(len, text.splitlines())) <= 40
     assert "34.12" in text
@@ -148,19 +167,19 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("no_color", [None, "1"])
-def test_the_live_line_appears_on_a_terminal_and_is_taken_away(monkeypatch, no_color):
+def test_the_bar_appears_on_a_terminal_and_is_removed(monkeypatch, no_color):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
-    report = ui.Screen("auto", quiet=False)
-    assert report.mode == "bar"
-    report.task("train [bold]", 100, unit="steps")
-    report.advance(50, loss=1.5)
-    report.note("[red]not markup[/red] \x1b[2J")
-    report.close()
+    reporter = ui.Screen("auto", quiet=False)
+    assert reporter.mode == "bar"
+    reporter.task("train [bold]", 100, unit="steps")
+    reporter.advance(50, loss=1.5)
+    reporter.note("[red]not markup[/red] \x1b[2J")
+    reporter.close()
     shown = terminal.getvalue()
     assert "train [bold]" in shown
     assert "[red]not markup[/red] \\x1b[2J" in shown

@@ -12,13 +12,19 @@ Load = Callable[..., LoadedConfig]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """load_config in an empty folder, with `text` in a file there, and without the environment."""
+    """load_config in a folder that is empty but for a file with `text`, without the environment.
 
-    def load_text(text: str | bytes | None = None, name: str = "tinygpt.toml", **kwargs: object) -> LoadedConfig:
+    A file of another name than tinygpt.toml is named as `config_file`.
+    """
+
+    def load_text(
+        text: str | bytes | None = None, name: str = "tinygpt.toml", **arguments: object
+    ) -> LoadedConfig:
         if text is not None:
-            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+            path = tmp_path / name
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
             if name != "tinygpt.toml":
-                kwargs["config_file"] = tmp_path / name
-        return load_config(**{"cwd": tmp_path, "environ": {}} | kwargs)
+                arguments["config_file"] = path
+        return load_config(**{"cwd": tmp_path, "environ": {}, **arguments})
 
     return load_text

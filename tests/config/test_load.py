@@ -1,4 +1,4 @@
-"""Where values come from, and who wins."""
+"""Where values come from, and which of several wins."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tinygpt.config import (
+    DEFAULT_PRESET,
     PRESETS,
     Config,
     FileSource,
@@ -18,13 +19,73 @@ from tinygpt.config import (
 )
 from tinygpt.config.fields import FIELDS, read_text, requirement
 
+# Files, presets, environment, flags
 
-def test_nothing_given_is_the_reference(load):
+
+def test_without_file_and_preset_the_default_preset_is_used_and_noted(load):
     loaded = load()
-    assert loaded.config == Config() == load(preset="reference").config
+    assert DEFAULT_PRESET == "laptop"
+    assert loaded.preset == "laptop"
+    assert loaded.config == load(preset="laptop").config
+    assert loaded.config != Config()
+    assert loaded.origins["train.schedule"] == "preset laptop"
+    assert loaded.notes == ()
+    assert loaded.default_notes == ("no tinygpt.toml here: using preset laptop",)
+
+
+def test_values_given_in_other_places_win_over_the_default_preset(load):
+    loaded = load(
+        sets=["train.seed=3"],
+        flags={"train.max_steps": ("--max-steps", 4)},
+        environ={"TINYGPT_TRAIN_EVAL_EVERY": "5"},
+    )
+    assert loaded.preset == "laptop"
+    assert len(loaded.default_notes) == 1
+    assert loaded.config.train.schedule == "linear"
+    assert loaded.config.train.seed == 3
+    assert loaded.config.train.max_steps == 4
+    assert loaded.config.train.eval_every == 5
+
+
+@pytest.mark.parametrize("name", ["tinygpt.toml", "mine.toml"])
+def test_a_file_without_a_preset_lies_over_the_defaults(load, name):
+    loaded = load("", name=name)
+    assert loaded.config == Config()
     assert set(loaded.origins.values()) == {"default"}
     assert set(loaded.origins) == set(FIELDS)
-    assert (loaded.preset, loaded.notes) == (None, ())
+    assert loaded.preset is None
+    assert loaded.notes == ()
+    assert loaded.default_notes == ()
+
+
+def test_a_file_may_name_the_preset_it_lies_over(load):
+    loaded = load('preset = "demo"\n[train]\nmax_steps = 3')
+    assert loaded.preset == "demo"
+    assert loaded.config.data.source == "builtin"
+    assert loaded.config.train.max_steps == 3
+    assert loaded.notes == ()
+    assert loaded.default_notes == ()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"preset": "laptop"}, {"environ": {"TINYGPT_PRESET": "laptop"}}],
+    ids=["flag", "environment"],
+)
+def test_a_preset_that_was_named_is_not_noted(load, arguments):
+    loaded = load(**arguments)
+    assert loaded.preset == "laptop"
+    assert loaded.config == load().config
+    assert loaded.notes == ()
+    assert loaded.default_notes == ()
+
+
+def test_the_preset_of_the_flag_wins_over_that_of_the_environment(load):
+    assert load(preset="demo", environ={"TINYGPT_PRESET": "laptop"}).preset == "demo"
+
+
+def test_preset_reference_is_the_defaults(load):
+    assert load(preset="reference").config == Config()
 
 
 def test_each_place_wins_over_the_one_below(load):
@@ -48,7 +109,7 @@ def test_each_place_wins_over_the_one_below(load):
     assert loaded.origins["train.beta1"] == "default"
 
 
-def test_the_file_is_found_upwards_and_is_the_nearest(tmp_path):
+def test_the_nearest_file_in_the_folders_above_is_found(tmp_path):
     (tmp_path / "tinygpt.toml").write_text("[train]\nmax_steps = 3")
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
@@ -58,102 +119,86 @@ def test_the_file_is_found_upwards_and_is_the_nearest(tmp_path):
     assert find_config(deep) == tmp_path / "a" / "tinygpt.toml"
 
 
-@pytest.mark.parametrize("how", [{"preset": "demo"}, {"environ": {"TINYGPT_PRESET": "demo"}}], ids=["flag", "environment"])
-def test_a_preset_replaces_a_file_that_was_only_found_and_says_so(load, how):
-    loaded = load("[train]\nmax_steps = 3", **how)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"preset": "demo"}, {"environ": {"TINYGPT_PRESET": "demo"}}],
+    ids=["flag", "environment"],
+)
+def test_a_preset_replaces_a_file_that_was_only_found_and_a_note_says_so(load, arguments):
+    loaded = load("[train]\nmax_steps = 3", **arguments)
     assert loaded.preset == "demo"
     assert loaded.config.train.max_steps != 3
     assert len(loaded.notes) == 1
     assert "tinygpt.toml" in loaded.notes[0]
+    assert loaded.default_notes == ()
 
 
-def test_an_explicit_file_lies_over_the_preset(load):
+def test_a_file_that_was_named_lies_over_the_preset(load):
     loaded = load("[train]\nmax_steps = 3", name="mine.toml", preset="demo")
-    assert (loaded.config.train.max_steps, loaded.config.data.source, loaded.notes) == (3, "builtin", ())
-    named = load('preset = "laptop"\n[train]\nmax_steps = 3', name="mine.toml", preset="demo")
-    assert named.config == loaded.config
-    assert "laptop" in named.notes[0]
+    assert loaded.config.train.max_steps == 3
+    assert loaded.config.data.source == "builtin"
+    assert loaded.notes == ()
+
+
+def test_a_named_preset_replaces_that_of_the_file_and_a_note_says_so(load):
+    text = "[train]\nmax_steps = 3"
+    loaded = load(f'preset = "laptop"\n{text}', name="mine.toml", preset="demo")
+    assert loaded.config == load(text, name="mine.toml", preset="demo").config
+    assert "laptop" in loaded.notes[0]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_loads_and_trains_for_any_number_of_steps(load, preset):
-    for steps in (1, 2, 10**9):
-        assert load(preset=preset, sets=[f"train.max_steps={steps}"]).config.train.max_steps == steps
+@pytest.mark.parametrize("steps", [1, 2, 10**9])
+def test_every_preset_can_train_for_any_number_of_steps(load, preset, steps):
+    config = load(preset=preset, sets=[f"train.max_steps={steps}"]).config
+    assert config.train.max_steps == steps
 
 
-def test_demo_and_laptop_say_only_what_differs_from_reference(load):
-    for preset in ("demo", "laptop"):
-        loaded = load(preset=preset)
-        for name, origin in loaded.origins.items():
-            table, key = name.split(".")
-            differs = getattr(getattr(loaded.config, table), key) != getattr(getattr(Config(), table), key)
-            assert differs == (origin == f"preset {preset}"), name
+@pytest.mark.parametrize("preset", ["demo", "laptop"])
+def test_a_preset_contains_only_what_differs_from_reference(load, preset):
+    loaded = load(preset=preset)
+    for name, origin in loaded.origins.items():
+        table, key = name.split(".")
+        value = getattr(getattr(loaded.config, table), key)
+        default = getattr(getattr(Config(), table), key)
+        assert (value != default) == (origin == f"preset {preset}"), name
 
 
-def test_relative_paths_start_from_the_file_that_sets_them_else_from_the_working_directory(load, tmp_path):
+# Paths
+
+
+def test_relative_paths_start_from_the_file_that_sets_them(load, tmp_path):
     (tmp_path / "project").mkdir()
     text = '[data]\nsource = "../stories/*.txt"\n[eval]\ntext = "judge.txt"'
     config = load(text, name="project/mine.toml").config
     assert config.data.source == str(tmp_path / "stories" / "*.txt")
     assert config.eval.text == str(tmp_path / "project" / "judge.txt")
-    for given in (
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         {"sets": ["data.source=a.txt"]},
         {"flags": {"data.source": ("--source", "a.txt")}},
         {"environ": {"TINYGPT_DATA_SOURCE": "a.txt"}},
-    ):
-        assert load(**given).config.data.source == str(tmp_path / "a.txt")
+    ],
+    ids=["set", "flag", "environment"],
+)
+def test_relative_paths_outside_files_start_from_the_working_directory(load, tmp_path, arguments):
+    assert load(**arguments).config.data.source == str(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("source", ["builtin", "builtin@7", "roneneldan/TinyStories", "a/b@main", "-"])
-def test_sources_that_are_no_files_stay_as_written(load, source):
+@pytest.mark.parametrize(
+    "source", ["builtin", "builtin@7", "roneneldan/TinyStories", "a/b@main", "-"]
+)
+def test_sources_that_are_not_files_stay_as_written(load, source):
     assert load(sets=[f"data.source={source}"]).config.data.source == source
 
 
-def test_a_folder_whose_name_looks_like_a_glob_is_no_glob(load, tmp_path):
+def test_a_folder_whose_name_looks_like_a_glob_is_not_a_glob(tmp_path):
     source = parse_source("*.txt", tmp_path / "[a]")
     assert isinstance(source, FileSource)
     assert source.pattern == str(tmp_path / "[[]a]" / "*.txt")
-
-
-def test_the_word_none_is_off_where_a_key_allows_it(load):
-    for text, name in (('[train]\nwarmup_steps = "none"', "a.toml"), ("train:\n  warmup_steps: null", "a.yaml")):
-        assert load(text, name=name).config.train.warmup_steps is None
-    config = load(sets=["train.warmup_steps=none", "model.positions=none", "train.sample_prompt=none"]).config
-    assert config.train.warmup_steps is None
-    assert config.model.positions == "none"
-    assert config.train.sample_prompt == "none"
-    assert TrainConfig.model_validate({"grad_clip": "none"}).grad_clip is None
-
-
-def test_a_text_is_read_by_the_type_of_its_key(load):
-    sets = ['sample.stop=["a", "b"]', "sample.prompt=say 1.0", "data.clean=true", "train.learning_rate=3e-3", "model.dropout=.5"]
-    config = load(sets=sets).config
-    assert (config.sample.stop, config.sample.prompt) == (("a", "b"), "say 1.0")
-    assert (config.data.clean, config.train.learning_rate, config.model.dropout) == (True, 3e-3, 0.5)
-    assert read_text("train.max_steps", "1_000") == 1000
-    assert read_text("train.max_steps", "many") == "many"
-
-
-def test_a_flag_that_was_not_given_changes_nothing(load):
-    assert load(flags={"sample.seed": ("--seed", None)}).origins["sample.seed"] == "default"
-
-
-def test_an_empty_variable_is_unset_and_others_are_not_ours(load):
-    environ = {"TINYGPT_TRAIN_MAX_STEPS": "", "TINYGPT_PRESET": "", "TINYGPT_STORE": "x", "TINYGPT_OTHER": "1", "HOME": "/"}
-    assert load(environ=environ).config == Config()
-
-
-def test_what_others_write_by_habit_is_understood(load):
-    assert load(b"\xef\xbb\xbf[train]\r\nseed = 5\r\n").config.train.seed == 5
-    assert load("train:\n  learning_rate: 3e-4\n  seed: 1_0\n", name="a.yaml").config.train.learning_rate == 3e-4
-    assert load("train:\n", name="b.yml").config == load("", name="c.yaml").config == Config()
-
-
-def test_a_configuration_cannot_be_changed():
-    with pytest.raises(ValidationError):
-        Config().train.max_steps = 5  # type: ignore[misc]
-    with pytest.raises(ValidationError):
-        SampleConfig(num_samples=True)
 
 
 def test_the_store_is_named_or_beside_the_file_found_or_here(tmp_path):
@@ -164,6 +209,90 @@ def test_the_store_is_named_or_beside_the_file_found_or_here(tmp_path):
     assert store_root(None, cwd=below, environ={}) == tmp_path / "artifacts"
     assert store_root(None, cwd=below, environ={"TINYGPT_STORE": "s"}) == below / "s"
     assert store_root(Path("t"), cwd=below, environ={"TINYGPT_STORE": "s"}) == below / "t"
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('[train]\nwarmup_steps = "none"', "a.toml"),
+        ("train:\n  warmup_steps: null", "a.yaml"),
+    ],
+    ids=["TOML", "YAML"],
+)
+def test_a_file_can_switch_a_key_off(load, text, name):
+    assert load(text, name=name).config.train.warmup_steps is None
+
+
+def test_the_word_none_means_off_only_where_a_key_allows_it(load):
+    sets = ["train.warmup_steps=none", "model.positions=none", "train.sample_prompt=none"]
+    config = load(sets=sets).config
+    assert config.train.warmup_steps is None
+    assert config.model.positions == "none"
+    assert config.train.sample_prompt == "none"
+    assert TrainConfig.model_validate({"grad_clip": "none"}).grad_clip is None
+
+
+def test_a_text_is_read_by_the_type_of_its_key(load):
+    sets = [
+        'sample.stop=["a", "b"]',
+        "sample.prompt=say 1.0",
+        "data.clean=true",
+        "train.learning_rate=3e-3",
+        "model.dropout=.5",
+    ]
+    config = load(sets=sets).config
+    assert config.sample.stop == ("a", "b")
+    assert config.sample.prompt == "say 1.0"
+    assert config.data.clean is True
+    assert config.train.learning_rate == 3e-3
+    assert config.model.dropout == 0.5
+    assert read_text("train.max_steps", "1_000") == 1000
+    assert read_text("train.max_steps", "many") == "many"
+
+
+def test_a_flag_that_was_not_given_changes_nothing(load):
+    loaded = load(flags={"sample.seed": ("--seed", None)})
+    assert loaded.config == load().config
+    assert loaded.origins["sample.seed"] == "default"
+
+
+def test_empty_variables_and_those_of_other_programs_change_nothing(load):
+    environ = {
+        "TINYGPT_TRAIN_MAX_STEPS": "",
+        "TINYGPT_PRESET": "",
+        "TINYGPT_STORE": "x",
+        "TINYGPT_OTHER": "1",
+        "HOME": "/",
+    }
+    assert load(environ=environ) == load(environ={})
+
+
+def test_byte_order_marks_and_line_ends_of_windows_are_read(load):
+    assert load(b"\xef\xbb\xbf[train]\r\nseed = 5\r\n").config.train.seed == 5
+
+
+def test_yaml_numbers_may_be_written_as_in_toml(load):
+    train = load("train:\n  learning_rate: 3e-4\n  seed: 1_0\n", name="a.yaml").config.train
+    assert train.learning_rate == 3e-4
+    assert train.seed == 10
+
+
+def test_empty_yaml_files_and_tables_are_the_defaults(load):
+    assert load("train:\n", name="b.yml").config == Config()
+    assert load("", name="c.yaml").config == Config()
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Config().train.max_steps = 5  # type: ignore[misc]
+
+
+def test_a_boolean_is_not_accepted_as_an_integer():
+    with pytest.raises(ValidationError):
+        SampleConfig(num_samples=True)
 
 
 def test_every_key_has_words_for_its_values():

@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face hub on loopback, to which the real client talks.
 
 with FakeHub({"someone/stories": {"data/train-0.parquet": parquet_bytes}}) as hub:
-    os.environ["HF_ENDPOINT"] = hub.url      # before `datasets` is imported, so usually for a child process
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}  # of a child that imports `datasets`
 """
 
 import hashlib
@@ -18,13 +18,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub:
-    """Serves data sets that have one commit.
+    """Serves datasets that have one commit.
 
     Args:
         repos: {"org/name": {file name: bytes}}.
-        cuts: answers to requests for Parquet data that break off in the middle, before whole ones are given.
+        cuts: how many answers to requests for Parquet data break off in the middle; those after
+            them are whole.
         silent: a pattern; a request whose path matches is read and never answered.
-        refused: {"org/name": HTTP status} for data sets whose first request is refused.
+        refused: {"org/name": HTTP status} for datasets whose first request is refused.
 
     Attributes:
         requests: "METHOD path" of each request so far.
@@ -39,11 +40,16 @@ class FakeHub:
         silent: str | None = None,
         refused: Mapping[str, int] | None = None,
     ) -> None:
-        self.repos, self.cuts, self.silent, self.refused = repos, cuts, silent, refused or {}
+        self.repos = repos
+        self.cuts = cuts
+        self.silent = silent
+        self.refused = refused or {}
         self.requests: list[str] = []
         self.sha = COMMIT
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})
+        )
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -80,19 +86,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": "not found"})
 
     def _info(self, repo: str, revision: str | None) -> None:
-        if status := self.hub.refused.get(repo):
+        status = self.hub.refused.get(repo)
+        if status:
             self._json(status, {"error": "refused"})
         elif repo not in self.hub.repos:
             self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         elif revision not in (None, "main", self.hub.sha):
             self._json(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
         else:
-            siblings = [{"rfilename": name} for name in self.hub.repos[repo]]
-            self._json(200, {"id": repo, "sha": self.hub.sha, "private": False, "gated": False, "tags": [], "siblings": siblings})
+            info = {
+                "id": repo,
+                "sha": self.hub.sha,
+                "private": False,
+                "gated": False,
+                "tags": [],
+                "siblings": [{"rfilename": name} for name in self.hub.repos[repo]],
+            }
+            self._json(200, info)
 
     def _tree(self, repo: str, folder: str) -> None:
         prefix = f"{folder}/" if folder else ""
-        entries, folders = [], set()
+        entries = []
+        folders = set()
         for name, data in self.hub.repos[repo].items():
             if name.startswith(prefix):
                 first, _, deeper = name.removeprefix(prefix).partition("/")
@@ -102,19 +117,29 @@ class _Handler(BaseHTTPRequestHandler):
                     entries.append(_entry(name, data))
         if not entries and not folders and folder:
             self._json(404, {"error": "not there"}, {"X-Error-Code": "EntryNotFound"})
-        else:
-            self._json(
-                200, entries + [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in sorted(folders)]
-            )
+            return
+        for name in sorted(folders):
+            entries.append({"type": "directory", "path": name, "oid": "0" * 40, "size": 0})
+        self._json(200, entries)
 
     def _file(self, repo: str, name: str) -> None:
         data = self.hub.repos.get(repo, {}).get(name)
         if data is None:
-            self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.hub.sha})
+            self._json(
+                404,
+                {"error": "Entry not found"},
+                {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.hub.sha},
+            )
             return
-        start, end, status = 0, len(data), 200
-        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, end, status = int(match[1]), min(int(match[2] or len(data)) + 1, len(data)), 206
+        start = 0
+        end = len(data)
+        status = 200
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted:
+            start = int(wanted[1])
+            last = int(wanted[2] or len(data))
+            end = min(last + 1, len(data))
+            status = 206
         body = data[start:end]
         self.send_response(status)
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')

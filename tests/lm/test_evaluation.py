@@ -1,4 +1,4 @@
-"""The loss of a stream is that of every token but the first, once each, whatever is done to make it cheap."""
+"""The loss of a stream is that of every token but the first, once each, however it is computed."""
 
 import math
 
@@ -13,100 +13,134 @@ from tinygpt.config import ModelConfig
 from tinygpt.errors import InputError
 from tinygpt.lm import evaluation
 from tinygpt.lm.evaluation import Score, evaluate, mean_loss, standard_error, window_losses
-from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.init import init_weights
+from tinygpt.lm.model import GPT
 
 T, V, END = 8, 50, 0
-MODEL = initialise(GPT(ModelConfig(d_model=16, n_layers=1, n_heads=2, d_ff=32, context_length=T, dropout=0.5), V), 1)
+CONFIG = ModelConfig(d_model=16, n_layers=1, n_heads=2, d_ff=32, context_length=T, dropout=0.5)
+MODEL = init_weights(GPT(CONFIG, V), 1)
 with torch.no_grad():
     MODEL.token_embedding.weight.mul_(20)  # so that tokens differ clearly in probability
 LENGTHS = np.arange(V) % 5 + 1
 LENGTHS[END] = 0
 
-streams = st.lists(st.integers(0, V - 1), min_size=2, max_size=80).map(lambda ids: np.array(ids, np.uint16))
+token_lists = st.lists(st.integers(0, V - 1), min_size=2, max_size=80)
+streams = token_lists.map(lambda ids: np.array(ids, np.uint16))
 
 
-def by_hand(tokens: np.ndarray) -> list[float]:
+def losses_by_hand(tokens: np.ndarray) -> np.ndarray:
     """The loss of each token but the first, one window and one token at a time."""
     losses: list[float] = []
     for start in range(0, len(tokens) - 1, T):
         ids = torch.tensor(tokens[start : start + T + 1].astype(np.int64))
         with torch.no_grad():
             logits = MODEL(ids[None, :-1])[0]
-        losses += [F.cross_entropy(row, target).item() for row, target in zip(logits, ids[1:], strict=True)]
-    return losses
+        for row, target in zip(logits, ids[1:], strict=True):
+            losses.append(F.cross_entropy(row, target).item())
+    return np.array(losses)
+
+
+def documents_by_hand(tokens: np.ndarray) -> np.ndarray:
+    """The number of the document that each predicted token belongs to, its end included."""
+    return np.array([int((tokens[1:t] == END).sum()) for t in range(1, len(tokens))])
 
 
 @given(streams)
 def test_every_token_but_the_first_is_predicted_once(tokens: np.ndarray) -> None:
     losses = np.concatenate(list(window_losses(MODEL, tokens)))
-    np.testing.assert_allclose(losses, by_hand(tokens), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses, losses_by_hand(tokens), rtol=1e-4, atol=1e-5)
 
 
 @given(streams)
-def test_evaluation_counts_bytes_and_stories(tokens: np.ndarray) -> None:
-    result = evaluate(MODEL, tokens, end_of_story=END, byte_lengths=LENGTHS)
-    losses, stories = np.array(by_hand(tokens)), []
-    for position in range(1, len(tokens)):  # which story each predicted token belongs to, its end included
-        stories.append(int((tokens[1:position] == END).sum()))
+def test_loss_perplexity_and_bits_per_byte_are_those_computed_by_hand(tokens: np.ndarray) -> None:
+    result = evaluate(MODEL, tokens, end_of_text=END, byte_lengths=LENGTHS)
+    losses = losses_by_hand(tokens)
     assert result.tokens == len(tokens) - 1
     assert result.bytes == LENGTHS[tokens[1:]].sum()
-    assert result.stories == len(set(stories))
     assert result.loss == pytest.approx(losses.mean(), rel=1e-4)
     assert result.perplexity == pytest.approx(math.exp(losses.mean()), rel=1e-3)
     if result.bytes:
-        assert result.bits_per_byte == pytest.approx(losses.sum() / math.log(2) / result.bytes, rel=1e-4)
+        bits_per_byte = losses.sum() / math.log(2) / result.bytes
+        assert result.bits_per_byte == pytest.approx(bits_per_byte, rel=1e-4)
     else:
         assert result.bits_per_byte is None
-    sums = np.bincount(stories, losses)
-    expected = standard_error(sums, np.bincount(stories))
-    assert result.standard_error == (None if expected is None else pytest.approx(expected, rel=1e-3, abs=1e-6))
 
 
 @given(streams)
-def test_the_loss_during_training_is_that_of_the_evaluation_to_the_last_bit(tokens: np.ndarray) -> None:
-    assert mean_loss(MODEL, tokens) == evaluate(MODEL, tokens, end_of_story=END, byte_lengths=LENGTHS).loss
-    assert mean_loss(MODEL, tokens) == mean_loss(MODEL, tokens)
+def test_documents_and_standard_error_are_those_computed_by_hand(tokens: np.ndarray) -> None:
+    result = evaluate(MODEL, tokens, end_of_text=END, byte_lengths=LENGTHS)
+    documents = documents_by_hand(tokens)
+    assert result.documents == len(set(documents.tolist()))
+    sums = np.bincount(documents, losses_by_hand(tokens))
+    expected = standard_error(sums, np.bincount(documents))
+    if expected is None:
+        assert result.standard_error is None
+    else:
+        assert result.standard_error == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
-def test_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@given(streams)
+def test_the_loss_during_training_is_that_of_the_evaluation_to_the_last_bit(
+    tokens: np.ndarray,
+) -> None:
+    loss = mean_loss(MODEL, tokens)
+    assert loss == evaluate(MODEL, tokens, end_of_text=END, byte_lengths=LENGTHS).loss
+    assert loss == mean_loss(MODEL, tokens)
+
+
+def test_all_logits_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = np.arange(2 * T * evaluation.WINDOWS, dtype=np.uint16) % V
-    whole, rows = mean_loss(MODEL, tokens), []
+    expected = mean_loss(MODEL, tokens)
+    rows: list[int] = []
     monkeypatch.setattr(evaluation, "LOGITS", 3 * V)
-    handle = MODEL.unembed.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    assert mean_loss(MODEL, tokens) == pytest.approx(whole, rel=1e-6)
+    handle = MODEL.lm_head.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    assert mean_loss(MODEL, tokens) == pytest.approx(expected, rel=1e-6)
     handle.remove()
     assert max(rows) == 3
 
 
-def test_evaluation_is_in_fp32_without_dropout_and_leaves_no_trace() -> None:
+def test_evaluation_is_in_fp32_and_changes_no_global_state() -> None:
     tokens = np.arange(40, dtype=np.uint16)
-    alone, state = mean_loss(MODEL, tokens), torch.get_rng_state()
+    expected = mean_loss(MODEL, tokens)
+    state = torch.get_rng_state()
     with torch.autocast("cpu", torch.bfloat16):
-        assert mean_loss(MODEL, tokens) == alone
+        assert mean_loss(MODEL, tokens) == expected
     assert (torch.get_rng_state() == state).all()
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
-    loss = F.cross_entropy(MODEL(torch.zeros(1, 3, dtype=torch.int64))[0], torch.zeros(3, dtype=torch.int64))
-    loss.backward()  # would fail on tensors that were made for inference
+
+
+def test_a_model_can_be_trained_after_an_evaluation() -> None:
+    mean_loss(MODEL, np.arange(40, dtype=np.uint16))
+    targets = torch.zeros(3, dtype=torch.int64)
+    # backward would fail on tensors that were made for inference
+    F.cross_entropy(MODEL(torch.zeros(1, 3, dtype=torch.int64))[0], targets).backward()
+    assert all(parameter.grad is not None for parameter in MODEL.parameters())
     MODEL.zero_grad()
 
 
 @pytest.mark.parametrize("tokens", [[], [3]])
 def test_fewer_than_two_tokens_are_an_input_error(tokens: list[int]) -> None:
-    with pytest.raises(InputError, match=f"{len(tokens)} tokens cannot be judged"):
+    with pytest.raises(InputError, match=f"cannot evaluate {len(tokens)} tokens"):
         mean_loss(MODEL, np.array(tokens, np.uint16))
 
 
-def test_standard_error_is_the_spread_of_the_loss_over_samples_of_stories() -> None:
-    draw = np.random.default_rng(0)
+def test_standard_error_is_the_spread_of_the_loss_over_samples_of_documents() -> None:
+    generator = np.random.default_rng(0)
 
     def sample(n: int) -> tuple[np.ndarray, np.ndarray]:
-        counts = draw.integers(50, 300, n)
-        return counts * draw.normal(2, 0.3, n) + draw.normal(0, 5, n), counts.astype(float)
+        """Sums and counts of n documents, whose mean losses differ."""
+        counts = generator.integers(50, 300, n)
+        sums = counts * generator.normal(2, 0.3, n) + generator.normal(0, 5, n)
+        return sums, counts.astype(float)
 
-    losses = [sums.sum() / counts.sum() for sums, counts in (sample(200) for _ in range(2_000))]
+    losses = []
+    for _ in range(2_000):
+        sums, counts = sample(200)
+        losses.append(sums.sum() / counts.sum())
     errors = [standard_error(*sample(200)) for _ in range(50)]
-    assert np.mean([error for error in errors if error]) == pytest.approx(np.std(losses), rel=0.1)
+    assert None not in errors
+    assert np.mean(errors) == pytest.approx(np.std(losses), rel=0.1)
     assert standard_error(*sample(1)) is None
 
 

@@ -1,25 +1,35 @@
 """A step is a function of (seed, step) and the weights: resuming, batch layout and divergence."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tinygpt.analysis import checks
 from tinygpt.config import TrainConfig
 from tinygpt.errors import DivergedError
-from tinygpt.lm import checks, training
+from tinygpt.lm import training
 from tinygpt.lm.dataset import Batches
-from tinygpt.lm.model import GPT, initialise
+from tinygpt.lm.init import init_weights
+from tinygpt.lm.model import GPT
 from tinygpt.lm.training import TrainState, train
 
 TOKENS = np.random.default_rng(0).integers(0, 300, 2000).astype(np.uint16)
 
 
-def weights_after(steps: int, **changes: object) -> tuple[dict[str, torch.Tensor], list[float]]:
-    config = TrainConfig(max_steps=steps, warmup_steps=2, **changes)  # type: ignore[arg-type]
-    state = TrainState.start(initialise(GPT(checks.SMALL, 300), 0), config, "fp32")
-    losses = [record.loss for record in train(state, Batches(TOKENS, checks.SMALL.context_length, config.seed), config)]
+def start(config: TrainConfig) -> TrainState:
+    """The state of a small model before its first step."""
+    return TrainState.start(init_weights(GPT(checks.SMALL, 300), 0), config, "fp32")
+
+
+def weights_and_losses(steps: int, **changes: Any) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights after so many steps, and the loss of each step."""
+    config = TrainConfig(max_steps=steps, warmup_steps=2, **changes)
+    state = start(config)
+    batches = Batches(TOKENS, checks.SMALL.context_length, config.seed)
+    losses = [record.loss for record in train(state, batches, config)]
     return {name: p.detach() for name, p in state.parameters.items()}, losses
 
 
@@ -35,41 +45,48 @@ def test_resuming_without_the_optimizer_state_is_noticed(monkeypatch, optimizer)
     assert not checks.resume_changes_nothing(optimizer=optimizer).passed
 
 
-def test_batch_layout_changes_neither_data_nor_masks():
-    reference, losses = weights_after(6, batch_size=12, grad_accum_steps=1)
-    for size, accumulation in ((6, 2), (4, 3), (1, 12)):
-        other, other_losses = weights_after(6, batch_size=size, grad_accum_steps=accumulation)
-        assert other_losses == pytest.approx(losses, rel=1e-4)
-        for name, tensor in reference.items():
-            torch.testing.assert_close(other[name], tensor, rtol=1e-2, atol=2e-3)
+@pytest.mark.parametrize(("batch_size", "grad_accum_steps"), [(6, 2), (4, 3), (1, 12)])
+def test_batch_layout_changes_neither_data_nor_masks(batch_size, grad_accum_steps):
+    weights, losses = weights_and_losses(6, batch_size=12, grad_accum_steps=1)
+    other_weights, other_losses = weights_and_losses(
+        6, batch_size=batch_size, grad_accum_steps=grad_accum_steps
+    )
+    assert other_losses == pytest.approx(losses, rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(other_weights[name], weight, rtol=1e-2, atol=2e-3)
 
 
 def test_plain_and_fused_loss_train_alike():
-    assert weights_after(6, loss="fused")[1] == pytest.approx(weights_after(6, loss="plain")[1], rel=1e-5)
+    _, fused = weights_and_losses(6, loss="fused")
+    _, plain = weights_and_losses(6, loss="plain")
+    assert fused == pytest.approx(plain, rel=1e-5)
 
 
 def test_the_seed_changes_the_run():
-    assert weights_after(3, seed=1)[1] != weights_after(3, seed=2)[1]
+    _, one = weights_and_losses(3, seed=1)
+    _, other = weights_and_losses(3, seed=2)
+    assert one != other
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient", "weight"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_stops_before_the_weights_change(monkeypatch, where, value):
     config = TrainConfig(max_steps=5, batch_size=2, grad_accum_steps=2)
-    state = TrainState.start(initialise(GPT(checks.SMALL, 300), 0), config, "fp32")
+    state = start(config)
     steps = train(state, Batches(TOKENS, 16, 0), config)
     next(steps)
     if where == "weight":
         with torch.no_grad():
             state.model.token_embedding.weight[5, 3] = value
     elif where == "gradient":
-        state.parameters["norm.bias"].register_hook(lambda g: g * value)
+        state.parameters["norm.bias"].register_hook(lambda gradient: gradient * value)
     else:
-        plain = training.LOSSES["fused"]
-        monkeypatch.setitem(training.LOSSES, "fused", lambda *a: plain(*a) * value)
+        fused = training.LOSSES["fused"]
+        monkeypatch.setitem(training.LOSSES, "fused", lambda *batch: fused(*batch) * value)
     before = {name: p.detach().clone() for name, p in state.parameters.items()}
     with pytest.raises(DivergedError, match="step 2") as caught:
         next(steps)
     assert caught.value.exit_code == 5
     assert state.step == 1
-    assert all(torch.equal(p.nan_to_num(7), before[name].nan_to_num(7)) for name, p in state.parameters.items())
+    for name, p in state.parameters.items():
+        assert torch.equal(p.nan_to_num(7), before[name].nan_to_num(7)), name

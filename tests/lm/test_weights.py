@@ -1,4 +1,4 @@
-"""Bytes that are no safetensors file of tinygpt are refused in words, whatever the native library thinks of them."""
+"""Weights as bytes: they come back unchanged, and files that tinygpt did not write are refused."""
 
 import json
 
@@ -7,18 +7,23 @@ import pytest
 import safetensors.numpy
 import torch
 
+from tests.lm.models import V, each_variant
+from tinygpt.config import ModelConfig
 from tinygpt.errors import CorruptArtifactError
-from tinygpt.lm.weights import MAX_HEADER, dump, load_into, read_arrays
+from tinygpt.lm.model import GPT
+from tinygpt.lm.weights import MAX_HEADER, dump, load_into, parameter_shapes, read_arrays
 
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+NO_BYTES = {"dtype": "F32", "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}
 
 
 def file(header: object, body: bytes = b"\0" * 4) -> bytes:
+    """The bytes of a safetensors file."""
     data = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(data).to_bytes(8, "little") + data + body
 
 
-BAD = {
+MALFORMED = {
     "empty": b"",
     "cut in the length": b"\1\0\0",
     "pickle": b"\x80\x04N.",
@@ -35,7 +40,7 @@ BAD = {
     "type that tinygpt does not write": file({"a": ENTRY | {"dtype": "BOOL", "shape": [4]}}),
     "negative shape": file({"a": ENTRY | {"shape": [-1]}}),
     "shape past 2^64": file({"a": ENTRY | {"shape": [1 << 33, 1 << 33]}}),
-    "nothing times very much": file({"a": ENTRY | {"shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}}, b""),
+    "nothing times very much": file({"a": NO_BYTES}, b""),
     "hole": file({"a": ENTRY | {"data_offsets": [4, 8]}}, b"\0" * 8),
     "overlap": file({"a": ENTRY, "b": ENTRY}),
     "cut": file({"a": ENTRY}, b"\0" * 3),
@@ -43,18 +48,22 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_file_is_refused(name: str) -> None:
     with pytest.raises(CorruptArtifactError, match="not a safetensors file that tinygpt can read"):
-        read_arrays(BAD[name])
+        read_arrays(MALFORMED[name])
 
 
-def test_what_is_written_is_read_back_and_its_bytes_are_always_the_same() -> None:
+def test_tensors_survive_being_written_and_read() -> None:
     tensors = {"b": torch.arange(6, dtype=torch.float32).view(2, 3), "a": torch.tensor([1, -1])}
-    data = dump(tensors)
-    assert data == dump(dict(reversed(tensors.items())))
-    arrays = read_arrays(data)
-    assert {name: array.tolist() for name, array in arrays.items()} == {"b": [[0, 1, 2], [3, 4, 5]], "a": [1, -1]}
+    arrays = read_arrays(dump(tensors))
+    values = {name: array.tolist() for name, array in arrays.items()}
+    assert values == {"b": [[0, 1, 2], [3, 4, 5]], "a": [1, -1]}
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_the_tensors() -> None:
+    tensors = {"b": torch.arange(6, dtype=torch.float32).view(2, 3), "a": torch.tensor([1, -1])}
+    assert dump(tensors) == dump(dict(reversed(tensors.items())))
 
 
 @pytest.mark.parametrize(
@@ -62,11 +71,21 @@ def test_what_is_written_is_read_back_and_its_bytes_are_always_the_same() -> Non
     [
         (np.zeros((3, 2), np.float32), r"is float32 \(3, 2\), the model needs float32 \(2, 3\)"),
         (np.zeros((2, 3), np.int64), "is int64"),
-        (np.full((2, 3), np.nan, np.float32), "holds a NaN"),
+        (np.full((2, 3), np.nan, np.float32), "contains a NaN"),
     ],
 )
-def test_weights_of_another_model_are_refused(array: np.ndarray, message: str) -> None:
+def test_an_array_that_is_not_of_this_model_is_refused(array: np.ndarray, message: str) -> None:
     with pytest.raises(CorruptArtifactError, match=message):
         load_into({"w": torch.zeros(2, 3)}, read_arrays(safetensors.numpy.save({"w": array})))
+
+
+def test_an_array_that_the_model_does_not_have_is_refused() -> None:
+    arrays = {"w": np.zeros((2, 3), np.float32), "v": np.zeros((2, 3), np.float32)}
     with pytest.raises(CorruptArtifactError, match="`v` is in one of them only"):
-        load_into({"w": torch.zeros(2, 3)}, {"w": np.zeros((2, 3), np.float32), "v": array})
+        load_into({"w": torch.zeros(2, 3)}, arrays)
+
+
+@each_variant
+def test_the_parameter_shapes_are_those_of_the_model(config: ModelConfig) -> None:
+    expected = {name: tuple(p.shape) for name, p in GPT(config, V).named_parameters()}
+    assert parameter_shapes(config, V) == expected

@@ -11,74 +11,104 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.training import prepare, run_training
+from tests.helpers import STORIES, Inputs, prepare, run_training, with_settings
 from tinygpt.config import Config
 from tinygpt.errors import StoppedEarly
-from tinygpt.stages import train_run
-from tinygpt.stages.train import Limits
-from tinygpt.store import Store, upkeep
+from tinygpt.lm.dataset import is_validation
+from tinygpt.progress import Limits
+from tinygpt.runs import training_run
+from tinygpt.runs.training_run import Progress, TrainingRun
+from tinygpt.store import Artifact, Store, upkeep
 
 pytestmark = pytest.mark.proof
 STEPS = 60
 
 
 def recipe(tiny_config: Config, optimizer: str) -> Config:
-    """Dropout 0.2, accumulation 3, warm-up, cosine, clipping, evaluation, best weights; an epoch ends about every 15 steps."""
-    train = tiny_config.train.model_copy(
-        update={
+    """Everything that could break a resumed run is on.
+
+    That is dropout, accumulation, warm-up, cosine decay, clipping, evaluation, best weights and
+    snapshots; an epoch ends about every 20 steps.
+    """
+    return with_settings(
+        tiny_config,
+        dataset={"val_fraction": 0.25},
+        model={"dropout": 0.2},
+        train={
             "max_steps": STEPS,
             "grad_accum_steps": 3,
             "warmup_steps": 7,
             "eval_every": 5,
             "grad_clip": 0.5,
             "optimizer": optimizer,
-            "learning_rate": 0.05,  # so high that the validation loss rises again, and the best weights are not the last
+            "learning_rate": 0.03,
             "snapshots": 6,
-        }
+        },
+        runtime={"threads": 1, "checkpoint_every": 4},
     )
-    model = tiny_config.model.model_copy(update={"dropout": 0.2})
-    runtime = tiny_config.runtime.model_copy(update={"threads": 1, "checkpoint_every": 4})
-    return tiny_config.model_copy(update={"train": train, "model": model, "runtime": runtime})
+
+
+def prepare_data(root: Path, config: Config) -> tuple[Store, Inputs]:
+    """A dataset whose validation split has texts that are unlike all training texts.
+
+    So the validation loss rises again, and the best weights are not the last.
+    """
+    unlike = [f"ZORBS GREW {number} WUGS!" for number in range(160)]
+    held_out = [text for text in unlike if is_validation(text, config.dataset.val_fraction)]
+    return prepare(root, config, [*STORIES, *held_out])
+
+
+def train_straight(root: Path, config: Config) -> Artifact:
+    """The artifact of a run that is never stopped."""
+    return run_training(*prepare_data(root, config), config).artifact
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resuming_at_every_step_gives_byte_identical_artifacts(tmp_path: Path, tiny_config: Config, optimizer: str):
+def test_resuming_at_every_step_gives_byte_identical_artifacts(
+    tmp_path: Path, tiny_config: Config, optimizer: str
+):
     config = recipe(tiny_config, optimizer)
-    straight = run_training(*prepare(tmp_path / "straight", config), config).artifact
+    straight = train_straight(tmp_path / "straight", config)
+    assert straight.read("best/model.safetensors") != straight.read("model.safetensors")
     for step in range(1, STEPS):
-        store, inputs = prepare(tmp_path / f"stopped-{step}", config)
+        store, inputs = prepare_data(tmp_path / f"stopped-{step}", config)
         with pytest.raises(StoppedEarly):
             run_training(store, inputs, config, Limits(stop_at_step=step))
-        assert run_training(store, inputs, config).artifact.digest == straight.digest, f"stopped after step {step}"
+        resumed = run_training(store, inputs, config).artifact
+        assert resumed.digest == straight.digest, f"stopped after step {step}"
 
 
-@pytest.mark.parametrize("forgotten", ["optimizer", "best_loss", "chain", "metrics", "snapshots"])
-def test_a_checkpoint_that_forgets_something_is_noticed(tmp_path: Path, tiny_config: Config, forgotten: str, monkeypatch):
+@pytest.mark.parametrize(
+    "forgotten", ["optimizer", "best_loss", "chain", "metrics", "snapshots", "nothing"]
+)
+def test_a_checkpoint_that_forgets_something_is_noticed(
+    tmp_path: Path, tiny_config: Config, forgotten: str, monkeypatch
+):
     config = recipe(tiny_config, "adamw")
-    straight = run_training(*prepare(tmp_path / "straight", config), config).artifact
-    store, inputs = prepare(tmp_path / "stopped", config)
+    straight = train_straight(tmp_path / "straight", config)
+    store, inputs = prepare_data(tmp_path / "stopped", config)
     with pytest.raises(StoppedEarly):
         run_training(store, inputs, config, Limits(stop_at_step=7))
+    resume = TrainingRun._resume
+
+    def forgetful(self: TrainingRun, checkpoint: Artifact) -> None:
+        resume(self, checkpoint)
+        if forgotten == "metrics":
+            self.metrics = []
+        elif forgotten in vars(self.progress):
+            setattr(self.progress, forgotten, getattr(Progress(), forgotten))
+
+    monkeypatch.setattr(TrainingRun, "_resume", forgetful)
     if forgotten == "optimizer":
-        monkeypatch.setattr(train_run, "load_optimizer_tensors", lambda *_: None)
-    else:
-        resume = train_run.Run._resume
-
-        def forgetful(self: train_run.Run, checkpoint: object) -> None:
-            resume(self, checkpoint)  # type: ignore[arg-type]
-            if forgotten == "metrics":
-                self.metrics = []
-            else:
-                setattr(self.progress, forgotten, getattr(train_run.Progress(), forgotten))
-
-        monkeypatch.setattr(train_run.Run, "_resume", forgetful)
-    assert run_training(store, inputs, config).artifact.digest != straight.digest
+        monkeypatch.setattr(training_run, "load_optimizer_tensors", lambda *_: None)
+    resumed = run_training(store, inputs, config).artifact
+    assert (resumed.digest == straight.digest) == (forgotten == "nothing")
 
 
 KILLS = """
 import sys
 from pathlib import Path
-from tests.stages.training import run_training
+from tests.helpers import run_training
 from tinygpt.config import Config
 from tinygpt.store import Store
 store = Store(Path(sys.argv[1]))
@@ -87,21 +117,26 @@ print(run_training(store, inputs, Config.model_validate_json(sys.argv[2])).artif
 """
 
 
-def test_kill_9_at_random_moments_up_to_five_times_leads_to_the_same_bytes(tmp_path: Path, tiny_config: Config, root: Path):
+def test_a_run_killed_up_to_five_times_at_random_moments_gives_the_same_bytes(
+    tmp_path: Path, tiny_config: Config, root: Path
+):
     config = recipe(tiny_config, "adamw")
-    straight = run_training(*prepare(tmp_path / "straight", config), config).artifact
+    straight = train_straight(tmp_path / "straight", config)
     chance = random.Random(0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     killed = 0
     for chain in range(50):
-        store, _ = prepare(tmp_path / f"chain-{chain}", config)
+        store, _ = prepare_data(tmp_path / f"chain-{chain}", config)
         command = [sys.executable, "-c", KILLS, str(store.root), config.model_dump_json()]
         for _ in range(chance.randint(1, 5)):
             process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, cwd=root)
-            time.sleep(chance.uniform(1, 4))  # some are over before; most die while torch is loaded or while they train
+            # Some are over before; most die while torch is loaded or while they train
+            time.sleep(chance.uniform(1, 4))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, cwd=root)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, check=True, cwd=root
+        )
         assert done.stdout.decode().split()[-1] == straight.digest
         assert not upkeep.verify(Store(store.root))
     print(json.dumps({"chains": 50, "killed": killed}))

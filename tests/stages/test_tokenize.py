@@ -1,10 +1,11 @@
-"""Stage `tokenize`: learned from the train split only, and honest about what it is worth."""
+"""Stage `tokenize`: it learns from the train split only, and its statistics are right."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.stages.stories import STORIES, Bars, corpus, run_stage
+from tests.helpers import STORIES, Notes, publish_corpus, run_stage, with_settings
 from tinygpt.config import Config
 from tinygpt.errors import InputError
 from tinygpt.lm.dataset import is_validation
@@ -13,57 +14,81 @@ from tinygpt.stages import tokenize
 from tinygpt.store import Artifact, Store
 
 
-def made(root: Path, config: Config, stories: list[str] = STORIES, report: Bars | None = None) -> Artifact:
+def learn(
+    root: Path, config: Config, stories: Sequence[str] = STORIES, reporter: Notes | None = None
+) -> Artifact:
     store = Store(root)
-    return run_stage(store, "tokenize", config, {"corpus": corpus(store, stories)}, tokenize.run, report)
+    inputs = {"corpus": publish_corpus(store, stories)}
+    return run_stage(store, "tokenize", config, inputs, tokenize.run, reporter).artifact
 
 
-def train_split(config: Config, stories: list[str] = STORIES) -> list[str]:
+def train_split(config: Config, stories: Sequence[str] = STORIES) -> list[str]:
     return [story for story in stories if not is_validation(story, config.dataset.val_fraction)]
 
 
 def test_only_the_train_split_is_learned(tmp_path: Path, tiny_config: Config) -> None:
-    artifact = made(tmp_path / "a", tiny_config)
+    val_fraction = tiny_config.dataset.val_fraction
     expected = Tokenizer.train(train_split(tiny_config), tiny_config.tokenizer).to_bytes()
-    assert artifact.read("tokenizer.json") == expected
-    other_validation = [s if not is_validation(s, tiny_config.dataset.val_fraction) else s + " qq" * 9 for s in STORIES]
-    kept = [s for s in other_validation if s in STORIES or is_validation(s, tiny_config.dataset.val_fraction)]
-    assert len(kept) > len(train_split(tiny_config))
-    assert made(tmp_path / "b", tiny_config, kept).read("tokenizer.json") == expected
+    assert learn(tmp_path / "a", tiny_config).read("tokenizer.json") == expected
+    foreign = [f"qq qq {number}" for number in range(300)]
+    held_out = [text for text in foreign if is_validation(text, val_fraction)]
+    stories = [*train_split(tiny_config), *held_out]
+    assert held_out
+    assert learn(tmp_path / "b", tiny_config, stories).read("tokenizer.json") == expected
 
 
-def test_the_report_is_what_encoding_the_train_split_gives(tmp_path: Path, tiny_config: Config) -> None:
-    report = Bars()
-    artifact = made(tmp_path, tiny_config, report=report)
-    tokenizer, facts = Tokenizer.from_bytes(artifact.read("tokenizer.json")), artifact.read_json("report.json")
+def test_the_statistics_are_those_of_the_encoded_train_split(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    reporter = Notes()
+    artifact = learn(tmp_path, tiny_config, reporter=reporter)
+    tokenizer = Tokenizer.from_bytes(artifact.read("tokenizer.json"))
+    statistics = artifact.read_json("statistics.json")
     texts = train_split(tiny_config)
     ids = [token_id for text in texts for token_id in tokenizer.encode(text)]
-    text_bytes, words = sum(len(text.encode()) for text in texts), sum(len(text.split()) for text in texts)
-    assert facts["train"] == {"stories": len(texts), "bytes": text_bytes, "words": words, "tokens": len(ids)}
-    assert facts["bytes_per_token"] == pytest.approx(text_bytes / len(ids), abs=1e-4)
-    assert facts["tokens_per_word"] == pytest.approx(len(ids) / words, abs=1e-4)
-    assert facts["unused_entries"] == tokenizer.vocab_size - 1 - len(set(ids))
-    assert len(facts["longest_entries"][0].encode()) == max(tokenizer.byte_lengths)
-    assert report.bars[1] == ["measure it", len(STORIES), len(STORIES)]
+    text_bytes = sum(len(text.encode()) for text in texts)
+    words = sum(len(text.split()) for text in texts)
+    assert statistics["train"] == {
+        "documents": len(texts),
+        "bytes": text_bytes,
+        "words": words,
+        "tokens": len(ids),
+    }
+    assert statistics["bytes_per_token"] == pytest.approx(text_bytes / len(ids), abs=1e-4)
+    assert statistics["tokens_per_word"] == pytest.approx(len(ids) / words, abs=1e-4)
+    assert statistics["unused_entries"] == tokenizer.vocab_size - 1 - len(set(ids))
+    assert len(statistics["longest_entries"][0].encode()) == max(tokenizer.byte_lengths)
+    assert reporter.bars == [
+        ("learn the tokenizer", len(STORIES), len(STORIES)),
+        ("measure the tokenizer", len(STORIES), len(STORIES)),
+    ]
     assert dict(artifact.read_json("summary.json")["rows"])["entries"] == "300"
 
 
-def test_a_small_corpus_says_that_its_vocabulary_is_smaller(tmp_path: Path, tiny_config: Config) -> None:
-    config = tiny_config.model_copy(update={"tokenizer": tiny_config.tokenizer.model_copy(update={"vocab_size": 8_000})})
-    artifact = made(tmp_path, config)
+def test_a_small_corpus_says_that_its_vocabulary_is_smaller(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    config = with_settings(tiny_config, tokenizer={"vocab_size": 8_000})
+    artifact = learn(tmp_path, config)
     size = Tokenizer.from_bytes(artifact.read("tokenizer.json")).vocab_size
     assert size < 500
-    assert artifact.read_json("report.json")["vocab_size"] == size
+    assert artifact.read_json("statistics.json")["vocab_size"] == size
     entries = dict(artifact.read_json("summary.json")["rows"])["entries"]
-    assert entries == f"{size} of 8,000 asked for; no other pair occurs 2 times"
+    assert entries == f"{size} of 8,000 requested; no other pair occurs 2 times or more"
 
 
-def test_no_story_to_learn_from_is_an_input_error(tmp_path: Path, tiny_config: Config) -> None:
-    stories = [story for story in STORIES if is_validation(story, tiny_config.dataset.val_fraction)]
-    with pytest.raises(InputError, match=rf"none of the {len(stories)} stories is in the train split"):
-        made(tmp_path, tiny_config, stories)
+def test_a_corpus_without_training_documents_is_an_input_error(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    val_fraction = tiny_config.dataset.val_fraction
+    stories = [story for story in STORIES if is_validation(story, val_fraction)]
+    expected = rf"none of the {len(stories)} documents is in the train split"
+    with pytest.raises(InputError, match=expected):
+        learn(tmp_path, tiny_config, stories)
 
 
-def test_a_story_that_is_not_unicode_is_an_input_error(tmp_path: Path, tiny_config: Config) -> None:
+def test_a_document_that_is_not_unicode_is_an_input_error(
+    tmp_path: Path, tiny_config: Config
+) -> None:
     with pytest.raises(InputError, match=r"lone surrogate U\+DC80"):
-        made(tmp_path, tiny_config, [*STORIES, "bad \udc80"])
+        learn(tmp_path, tiny_config, [*STORIES, "bad \udc80"])

@@ -1,4 +1,4 @@
-"""The store's tests: the disk's own fsync is left out where only the order of operations is tested."""
+"""Fixtures of the store's tests: fsync costs nothing where only the order of operations matters."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from tinygpt.store import Store
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsync costs nothing; the seam's hook still sees it."""
+    """Make fsync return at once; the hook of the file-system layer still sees each call."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 

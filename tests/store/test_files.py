@@ -1,6 +1,7 @@
-"""The seam itself: modes, names, links, refusals."""
+"""The file-system layer: modes, names, links, and what the operating system refuses."""
 
 import errno
+import gzip
 import io
 import os
 import stat
@@ -13,41 +14,59 @@ from hypothesis import strategies as st
 from tests.store.workload import run_all
 from tinygpt.errors import StorageError
 from tinygpt.hashing import Key, hash_bytes, hash_json
-from tinygpt.store import Out, Store, files, upkeep
+from tinygpt.store import ArtifactWriter, Store, files, upkeep
 from tinygpt.store.files import is_safe_name
 
 KEY = Key(hash_json("test"))
-CLIMBING = ["..", "../x", "/etc/passwd", "a/../b", "a//b", "a/", "\\x", "C:x", "~", "a\0b", "x.", "x "]
-hostile = st.one_of(
+UNSAFE_NAMES = [
+    "..",
+    "../x",
+    "/etc/passwd",
+    "a/../b",
+    "a//b",
+    "a/",
+    "\\x",
+    "C:x",
+    "~",
+    "a\0b",
+    "x.",
+    "x ",
+]
+PARTS = ["..", ".", "a", "", "a" * 300, "con", "…"]
+any_name = st.one_of(
     st.text(max_size=300),
-    st.sampled_from(CLIMBING),
-    st.lists(st.sampled_from(["..", ".", "a", "", "a" * 300, "con", "…"]), max_size=12).map("/".join),
+    st.sampled_from(UNSAFE_NAMES),
+    st.lists(st.sampled_from(PARTS), max_size=12).map("/".join),
 )
 
 
 @pytest.fixture
-def out(store: Store) -> Out:
+def out(store: Store) -> ArtifactWriter:
     return store.begin("corpus", KEY)
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
+    """The bytes of every file below a folder; None for a folder."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
-def test_files_are_read_only_and_folders_are_not_whatever_the_umask(tmp_path: Path, fast: None) -> None:
-    for umask in (0o000, 0o022, 0o077, 0o777):
-        before = os.umask(umask)
-        try:
-            run_all(tmp_path / f"{umask:o}", names=("corpus",))
-        finally:
-            os.umask(before)
-        (artifact,) = Store(tmp_path / f"{umask:o}").list()
-        for path in [artifact.folder, *artifact.folder.rglob("*")]:
-            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o444)
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_files_are_read_only_and_folders_are_not_whatever_the_umask(
+    tmp_path: Path, fast: None, umask: int
+) -> None:
+    root = tmp_path / "store"
+    before = os.umask(umask)
+    try:
+        run_all(root, names=("corpus",))
+    finally:
+        os.umask(before)
+    (artifact,) = Store(root).list()
+    for path in [artifact.folder, *artifact.folder.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o444)
 
 
-@given(name=hostile)
-def test_no_name_leads_out_of_a_folder(name: str) -> None:
+@given(name=any_name)
+def test_no_safe_name_leads_out_of_a_folder(name: str) -> None:
     if is_safe_name(name):
         inside = Path(os.path.normpath(Path("/store") / name))
         assert inside.is_relative_to("/store")
@@ -56,23 +75,30 @@ def test_no_name_leads_out_of_a_folder(name: str) -> None:
         assert not any(part.endswith(".") or part.startswith(".") for part in name.split("/"))
 
 
-def test_a_hostile_name_writes_nothing(out: Out, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [*UNSAFE_NAMES, "", "x" * 101, "manifest.json", "Manifest.JSON", "a/b/c/d/e/f/g/h/i"],
+)
+def test_an_unsafe_name_is_refused_and_writes_nothing(
+    out: ArtifactWriter, tmp_path: Path, name: str
+) -> None:
     before = tree(tmp_path)
-    for name in (*CLIMBING, "", "x" * 101, "manifest.json", "Manifest.JSON", "a/b/c/d/e/f/g/h/i"):
-        with pytest.raises(ValueError, match="plain"):
-            out.bytes(name, b"")
+    with pytest.raises(ValueError, match="plain"):
+        out.bytes(name, b"")
     assert tree(tmp_path) == before
 
 
-def test_a_name_is_written_once_and_twins_in_case_are_one_name(out: Out) -> None:
+@pytest.mark.parametrize("name", ["Model.bin", "model.BIN"])
+def test_a_name_is_refused_if_it_is_taken_in_any_case(out: ArtifactWriter, name: str) -> None:
     out.bytes("Model.bin", b"")
-    for name in ("Model.bin", "model.BIN"):
-        with pytest.raises(ValueError, match="free"):
-            out.bytes(name, b"")
+    with pytest.raises(ValueError, match="free"):
+        out.bytes(name, b"")
 
 
 @pytest.mark.parametrize("place", [".partial", ".locks", ".trash", "corpus", ".pins", "latest"])
-def test_a_link_planted_in_the_store_is_not_followed(tmp_path: Path, fast: None, place: str) -> None:
+def test_a_link_in_place_of_a_folder_of_the_store_is_not_followed(
+    tmp_path: Path, fast: None, place: str
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("mine")
@@ -97,9 +123,16 @@ def test_a_link_planted_in_the_store_is_not_followed(tmp_path: Path, fast: None,
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 def test_a_root_that_is_no_folder_is_one_clear_error(tmp_path: Path, kind: str) -> None:
     root = tmp_path / "artifacts"
-    root.write_text("") if kind == "file" else root.symlink_to(tmp_path / "nowhere")
+    if kind == "file":
+        root.write_text("")
+    else:
+        root.symlink_to(tmp_path / "nowhere")
     store = Store(root)
-    for attempt in (store.list, lambda: store.find("corpus", KEY), lambda: store.begin("corpus", KEY)):
+    for attempt in (
+        store.list,
+        lambda: store.find("corpus", KEY),
+        lambda: store.begin("corpus", KEY),
+    ):
         with pytest.raises(StorageError, match="artifacts") as caught:
             attempt()
         assert "--store" in str(caught.value.hint)
@@ -115,7 +148,10 @@ def test_a_root_that_is_a_link_to_a_folder_works(tmp_path: Path, fast: None) -> 
 
 def test_reading_an_empty_store_makes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "artifacts")
-    assert (store.list(), store.find("corpus", KEY), store.unfinished(), upkeep.verify(store)) == ([], None, [], [])
+    assert store.list() == []
+    assert store.find("corpus", KEY) is None
+    assert store.unfinished_runs() == []
+    assert upkeep.verify(store) == []
     assert not store.root.exists()
 
 
@@ -130,7 +166,7 @@ def test_reading_an_empty_store_makes_nothing(tmp_path: Path) -> None:
         (errno.EIO, "input/output"),
     ],
 )
-def test_each_refusal_of_the_system_has_its_sentence_and_hint(number: int, word: str) -> None:
+def test_each_error_of_the_system_has_its_sentence_and_hint(number: int, word: str) -> None:
     error = StorageError.refused(OSError(number, "x"), Path("place"))
     assert word in error.message
     assert "place" in error.message
@@ -138,26 +174,37 @@ def test_each_refusal_of_the_system_has_its_sentence_and_hint(number: int, word:
     assert error.exit_code == 8
 
 
-def test_a_stream_that_fails_leaves_its_file_out(out: Out) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_only_for_a_full_disk_the_hint_is_to_free_space(number: int) -> None:
+    full = StorageError.refused(OSError(number, "x"), "place")
+    denied = StorageError.refused(OSError(errno.EACCES, "x"), "place")
+    assert "`tinygpt artifacts gc`" in str(full.hint)
+    assert "permissions" in str(denied.hint)
+    assert "gc" not in str(denied.hint)
+
+
+def test_a_stream_that_fails_leaves_its_file_out(out: ArtifactWriter) -> None:
     with pytest.raises(TypeError), out.stream("half.bin") as stream:
         stream.writelines([b"x" * 3_000_000, "no bytes"])  # type: ignore[list-item]
     assert out.files == {}
 
 
-def test_streams_take_many_small_and_few_large_pieces(out: Out) -> None:
+def test_streams_take_many_small_and_few_large_pieces(out: ArtifactWriter) -> None:
     data = bytes(range(256)) * 20_000
-    with out.stream("a.bin") as stream:
+    with out.stream("small-pieces.bin") as stream:
         for start in range(0, len(data), 1000):
             stream.write(data[start : start + 1000])
-    with out.stream("b.bin") as stream:
+    with out.stream("one-piece.bin") as stream:
         stream.write(memoryview(data))
-    assert out.files["a.bin"] == out.files["b.bin"] == {"sha256": hash_bytes(data), "bytes": len(data)}
+    expected = {"sha256": hash_bytes(data), "bytes": len(data)}
+    assert out.files == {"small-pieces.bin": expected, "one-piece.bin": expected}
 
 
-def test_gzip_writes_into_a_stream(out: Out) -> None:
-    import gzip
-
-    with out.stream("a.gz") as stream, gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed:
+def test_gzip_writes_into_a_stream(out: ArtifactWriter) -> None:
+    with (
+        out.stream("a.gz") as stream,
+        gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed,
+    ):
         packed.write(b"story")
     assert gzip.decompress((out.folder / "a.gz").read_bytes()) == b"story"
 
@@ -170,7 +217,7 @@ def test_nothing_is_opened_for_overwriting(tmp_path: Path, fast: None) -> None:
     assert path.read_bytes() == b"mine"
 
 
-def test_latest_holds_plain_copies_of_the_last_results_only(store: Store) -> None:
+def test_latest_holds_copies_of_the_last_results_only(store: Store) -> None:
     store.put_latest({"plots/a.png": b"1", "story.txt": b"2"})
     latest = store.put_latest({"story.txt": b"3"})
     assert tree(latest) == {str(latest / "story.txt"): b"3"}
@@ -178,7 +225,9 @@ def test_latest_holds_plain_copies_of_the_last_results_only(store: Store) -> Non
     assert upkeep.verify(store) == []
 
 
-def test_reading_goes_through_the_descriptor_that_was_hashed(store: Store, out: Out) -> None:
+def test_reading_goes_through_the_descriptor_that_was_hashed(
+    store: Store, out: ArtifactWriter
+) -> None:
     out.bytes("a.bin", b"abc")
     artifact = store.publish(out)
     with artifact.open("a.bin") as stream:

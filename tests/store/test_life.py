@@ -1,9 +1,12 @@
-"""A store's whole life, at random: runs, crashes, damage, pins, repair and gc, against a plain list of what must be there."""
+"""The whole life of a store, at random: runs, kills, damage, pins, repair and gc.
+
+A plain list of what has to be there is compared with the store after each event.
+"""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,66 +14,59 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.store.workload import OUTSIDE, KillAt, KilledError, run_stage, run_train, watched
+from tests.store.workload import NAMES, KillAt, KilledError, overwrite, run_one, watched
 from tinygpt.config.tables import Config, DatasetConfig, TrainConfig
 from tinygpt.errors import CorruptArtifactError
-from tinygpt.pipeline import STAGES, execute
-from tinygpt.report import SilentReport
+from tinygpt.hashing import Key
+from tinygpt.pipeline import STAGES
 from tinygpt.store import Artifact, Store, upkeep
+
+UNTIL = st.sampled_from(["tokenize", "build-dataset", "train"])
+STEPS = st.sampled_from([1, 2])
+FRACTION = st.sampled_from([0.1, 0.2, 0.3])
 
 
 class Life(RuleBasedStateMachine):
-    """Digests by (stage, key) are remembered for ever: whatever is found must have them."""
+    """Remembers each digest by (stage, key) for ever: whatever is found has to have it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store = Store(Path(tempfile.mkdtemp()) / "artifacts")
-        self.digests: dict[tuple[str, str], str] = {}
-        self.pinned: set[tuple[str, str]] = set()
+        self.digests: dict[tuple[str, Key], str] = {}
+        self.pinned: set[tuple[str, Key]] = set()
         self.damaged = False
-        self.fsync, os.fsync = os.fsync, lambda fd: None
+        self.fsync = os.fsync
+        os.fsync = lambda fd: None
 
     def teardown(self) -> None:
         os.fsync = self.fsync
         shutil.rmtree(self.store.root.parent)
 
-    def run(self, upto: str, steps: int, fraction: float) -> None:
-        config = Config(train=TrainConfig(max_steps=steps), dataset=DatasetConfig(val_fraction=fraction))
+    def run_until(self, until: str, steps: int, fraction: float) -> None:
+        config = Config(
+            train=TrainConfig(max_steps=steps), dataset=DatasetConfig(val_fraction=fraction)
+        )
         made: dict[str, Artifact] = {}
-        for name in ("corpus", "tokenize", "build-dataset", "train"):
+        for name in NAMES[: NAMES.index(until) + 1]:
             inputs = {source: made[source] for source in STAGES[name].inputs}
-            runner: Callable[..., None] = run_train if name == "train" else run_stage
-            made[name] = execute(
-                STAGES[name],
-                config,
-                inputs,
-                store=self.store,
-                outside=OUTSIDE,
-                runner=runner,
-                report=SilentReport(),
-                lock_timeout=1,
-            ).artifact
+            outcome = run_one(self.store, name, inputs, config=config, lock_timeout=1)
+            made[name] = outcome.artifact
             known = self.digests.setdefault((name, made[name].key), made[name].digest)
             assert known == made[name].digest
             made[name].check()
-            if name == upto:
-                return
 
-    choices = {"upto": st.sampled_from(["tokenize", "build-dataset", "train"]), "steps": st.sampled_from([1, 2])}  # noqa: RUF012
-    choices["fraction"] = st.sampled_from([0.1, 0.2, 0.3])  # type: ignore[assignment]
-
-    @rule(**choices)
-    def runs(self, upto: str, steps: int, fraction: float) -> None:
+    @rule(until=UNTIL, steps=STEPS, fraction=FRACTION)
+    def run(self, until: str, steps: int, fraction: float) -> None:
         try:
-            self.run(upto, steps, fraction)
+            self.run_until(until, steps, fraction)
         except CorruptArtifactError:
             assert self.damaged
 
-    @rule(number=st.integers(1, 250), **choices)
-    def is_killed(self, number: int, upto: str, steps: int, fraction: float) -> None:
+    @rule(number=st.integers(1, 250), until=UNTIL, steps=STEPS, fraction=FRACTION)
+    def run_is_killed(self, number: int, until: str, steps: int, fraction: float) -> None:
         try:
             with watched(KillAt(number)):
-                self.run(upto, steps, fraction)
+                self.run_until(until, steps, fraction)
         except KilledError:
             return
         except CorruptArtifactError:
@@ -86,49 +82,63 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def gc(self) -> None:
-        before = {(artifact.stage, artifact.key): artifact.digest for artifact in self.store.list()}
+        before = {(artifact.stage, artifact.key): artifact for artifact in self.store.list()}
         try:
             upkeep.gc(self.store, timeout=0)
         except CorruptArtifactError:
             assert self.damaged
             return
         after = {(artifact.stage, artifact.key): artifact for artifact in self.store.list()}
-        kept = {key for key in before if key[0] == "train" or key in self.pinned}
-        assert kept <= set(after)
-        lost = {(stage, digest) for (stage, _), digest in before.items()}
-        lost -= {(artifact.stage, artifact.digest) for artifact in after.values()}
-        for key in kept:
-            assert not lost & {(record["stage"], record["digest"]) for record in after[key].manifest.inputs.values()}
+        needed = {place for place in before if place[0] == "train" or place in self.pinned}
+        assert needed <= set(after)
+        removed = contents(before.values()) - contents(after.values())
+        for place in needed:
+            for record in after[place].manifest.inputs.values():
+                assert (record["stage"], record["digest"]) not in removed
 
     @rule(pick=st.integers(0, 10), pinned=st.booleans())
     def pin(self, pick: int, pinned: bool) -> None:
-        everything = self.store.list()
-        if everything:
-            artifact = everything[pick % len(everything)]
-            self.store.pin(artifact, pinned)
-            (self.pinned.add if pinned else self.pinned.discard)((artifact.stage, artifact.key))
+        artifacts = self.store.list()
+        if not artifacts:
+            return
+        artifact = artifacts[pick % len(artifacts)]
+        self.store.pin(artifact, pinned)
+        if pinned:
+            self.pinned.add((artifact.stage, artifact.key))
+        else:
+            self.pinned.discard((artifact.stage, artifact.key))
 
-    @rule(pick=st.integers(0, 10), place=st.integers(0, 31))
-    def is_damaged(self, pick: int, place: int) -> None:
-        everything = self.store.list()
-        if everything:
-            artifact = everything[pick % len(everything)]
-            path = artifact.path(artifact.names()[place % len(artifact.names())])
-            path.chmod(0o644)
-            path.write_bytes(b"damage" + path.read_bytes())
-            self.damaged = True
+    @rule(pick=st.integers(0, 10), file=st.integers(0, 31))
+    def damage(self, pick: int, file: int) -> None:
+        artifacts = self.store.list()
+        if not artifacts:
+            return
+        artifact = artifacts[pick % len(artifacts)]
+        names = artifact.names()
+        path = artifact.path(names[file % len(names)])
+        overwrite(path, b"damage" + path.read_bytes())
+        self.damaged = True
 
     @rule()
     def repair(self) -> None:
-        gone = {(stage, key) for stage, key in self.pinned if not self.store.folder(stage, key).exists()}
-        self.pinned -= gone  # a pin that holds nothing is told as a fault, and a repair takes it away
+        # A pin without its artifact is a fault, and a repair takes it away
+        self.pinned = {
+            (stage, key) for stage, key in self.pinned if self.store.folder(stage, key).exists()
+        }
         upkeep.repair(self.store, timeout=0)
         self.damaged = False
 
     @invariant()
     def nothing_is_wrong_unless_damaged(self) -> None:
-        harmless = ("leftover", "dangling")  # what a kill leaves; a pin whose artifact a repair took away
-        assert self.damaged or [fault for fault in upkeep.verify(self.store) if fault.kind not in harmless] == []
+        # A kill leaves leftovers; a pin is dangling once a repair took its artifact away
+        harmless = ("leftover", "dangling")
+        faults = [fault for fault in upkeep.verify(self.store) if fault.kind not in harmless]
+        assert self.damaged or faults == []
+
+
+def contents(artifacts: Iterable[Artifact]) -> set[tuple[str, str]]:
+    """Stage and digest of each artifact, as manifests name their inputs."""
+    return {(artifact.stage, artifact.digest) for artifact in artifacts}
 
 
 Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
@@ -136,7 +146,12 @@ TestLife = Life.TestCase
 
 
 @pytest.mark.parametrize(
-    ("lives", "steps"), [pytest.param(200, 40, marks=pytest.mark.full), pytest.param(1000, 50, marks=pytest.mark.proof)]
+    ("lives", "steps"),
+    [
+        pytest.param(200, 40, marks=pytest.mark.full),
+        pytest.param(1000, 50, marks=pytest.mark.proof),
+    ],
 )
-def test_longer_lives(lives: int, steps: int) -> None:
-    run_state_machine_as_test(Life, settings=settings(max_examples=lives, stateful_step_count=steps, deadline=None))
+def test_many_long_lives(lives: int, steps: int) -> None:
+    many = settings(max_examples=lives, stateful_step_count=steps, deadline=None)
+    run_state_machine_as_test(Life, settings=many)

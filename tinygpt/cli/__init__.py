@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__
-from tinygpt.cli import artifacts, bench, compare, config, doctor, pipeline, replay
-from tinygpt.cli.failures import Command, Commands, exit_code
+from tinygpt.cli import artifacts, compare, config, doctor, replay, run, stages
+from tinygpt.cli.commands import Command, Commands
+from tinygpt.cli.failures import exit_code
 from tinygpt.cli.options import Call
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -21,36 +22,56 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
 
 
 @app.callback()
 def _root(version: Version = False) -> None:
-    """Train a real GPT from nothing on your own machine, and understand what happened."""
+    """Train a small GPT from scratch on your own machine, and see what it learned."""
 
 
-STAGES = (pipeline.tokenize, pipeline.build_dataset, pipeline.train, pipeline.evaluate, pipeline.sample, pipeline.plot)
-for command in (pipeline.run, config.init, *STAGES, compare.compare, replay.replay, doctor.doctor):
-    app.command("eval" if command is pipeline.evaluate else None, cls=Command)(command)  # else by the function's name
-for name, group in (("config", config.app), ("artifacts", artifacts.app), ("bench", bench.app)):
-    app.add_typer(group, name=name)
+COMMANDS = {
+    "run": run.run,
+    "init": config.init,
+    "tokenize": stages.tokenize,
+    "build-dataset": stages.build_dataset,
+    "train": stages.train,
+    "eval": stages.evaluate,
+    "sample": stages.sample,
+    "plot": stages.plot,
+    "compare": compare.compare,
+    "replay": replay.replay,
+    "doctor": doctor.doctor,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(command)
+app.add_typer(config.app, name="config")
+app.add_typer(artifacts.app, name="artifacts")
 
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line; its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its number, not an error
+        if hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a character gets its number, not an error
             stream.reconfigure(errors="backslashreplace")
     call = Call(arguments)
-    run_command = partial(typer.main.get_command(app).main, arguments, prog_name="tinygpt", standalone_mode=False, obj=call)
+    typer_main = typer.main.get_command(app).main
+    run_command = partial(
+        typer_main, arguments, prog_name="tinygpt", standalone_mode=False, obj=call
+    )
     return exit_code(run_command, arguments, call.signals, call.rephrase)
 
 
 def main() -> None:
     """The console script."""
-    # GNU OpenMP's threads spin for milliseconds while they wait, and a step takes several times as long when another program
-    # uses the cores. A thousand turns cost nothing on a free machine and little on a busy one. Read when torch is loaded.
+    # GNU OpenMP's threads spin for milliseconds while they wait, and a step takes several times as
+    # long when another program uses the cores. A thousand turns cost nothing on a free machine and
+    # little on a busy one. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if os.name == "nt":
-        sys.exit("error: tinygpt needs the file locks of Linux and macOS\n\nhint: on Windows, install and run it inside WSL")
+        message = "error: tinygpt needs the file locks of Linux and macOS"
+        sys.exit(f"{message}\n\nhint: on Windows, install and run it inside WSL")
     sys.exit(invoke(sys.argv[1:]))

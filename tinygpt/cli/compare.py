@@ -1,8 +1,8 @@
-"""`tinygpt compare`: runs beside each other, in a table and in one picture."""
+"""`tinygpt compare`: several runs side by side, in a table and in one picture."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,62 +11,111 @@ from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import UsageError
 
 if TYPE_CHECKING:
+    from tinygpt.records import EvalRecord, MetricsRow
     from tinygpt.store import Artifact, Store
 
-Runs = Annotated[list[str], typer.Argument(metavar="ID ID ...", help="Trained models, by the first digits of their ids.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for compare.png, instead of latest/ in the store.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="ID ID ...", help="Trained models, by id prefix.")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder for compare.png, instead of latest/ in the store."),
+]
+
+LONGEST_CELL = 30
 
 
 @with_options("store", "json", "debug")
 def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
-    """Show what runs differ in, and their training curves in one picture."""
+    """Show how runs differ, and draw their training curves."""
+    store = call.store()
+    found = {run.id: run for run in (store.resolve(prefix, "train") for prefix in runs)}
+    if len(found) < 2:
+        raise UsageError(
+            "`compare` needs at least two different runs",
+            hint="name two; `tinygpt artifacts ls train` lists them",
+        )
+    folder = store.latest if out is None else out
+    picture = _draw(found, folder.absolute() / "compare.png")
+    facts = {id_: dict(_settings(store, run)) | _results(store, run) for id_, run in found.items()}
+    names = _differing_names(facts)
+    differing = {id_: {name: of_run.get(name) for name in names} for id_, of_run in facts.items()}
+    if not call.answer({"runs": differing, "picture": str(picture)}):
+        ui.say_output(f"{_table(differing)}\n{picture}")
+
+
+def _draw(runs: Mapping[str, "Artifact"], path: Path) -> Path:
+    """Write the picture of all training curves."""
+    from tinygpt.analysis.curves import Curves
     from tinygpt.figures.curves import compared
-    from tinygpt.figures.findings import Curves
     from tinygpt.figures.style import style, to_bytes
 
-    store = call.store()
-    found = {run.id: run for run in (store.resolve(digits, "train") for digits in runs)}
-    if len(found) < 2:
-        raise UsageError("one run has nothing to be compared with", hint="name two; `tinygpt artifacts ls train` lists them")
-    metrics = {id_: run.read_rows("metrics.jsonl") for id_, run in found.items()}
-    facts = [dict(_settings(store, run)) | _results(store, run, metrics[id_]) for id_, run in found.items()]
-    known = dict.fromkeys(name for each in facts for name in each)
-    names = [name for name in known if len({str(each.get(name)) for each in facts}) > 1]
+    curves = {id_: Curves.from_rows(run.read_rows("metrics.jsonl")) for id_, run in runs.items()}
     with style():
-        picture = to_bytes(compared({id_: Curves.from_rows(rows) for id_, rows in metrics.items()}), "png")
-    path = (out or store.root / "latest").absolute() / "compare.png"
+        picture = to_bytes(compared(curves), "png")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(picture)
-    differing = [{name: each.get(name) for name in names} for each in facts]
-    if call.answer({"runs": dict(zip(found, differing, strict=True)), "picture": str(path)}):
-        return
-    lines = {"run": list(found)} | {name: [_said(each.get(name)) for each in facts] for name in names}
-    width = max(len(cell) for line in lines.values() for cell in line)
-    rows = [(name, "  ".join(cell.rjust(width) for cell in line)) for name, line in lines.items()]
-    ui.say_product(f"{ui.table('what differs', rows)}\n{path}")
+    return path
 
 
 def _settings(store: "Store", artifact: "Artifact") -> Iterator[tuple[str, object]]:
-    """The configuration and the inputs, by digest, that an artifact was made from, as far back as they are in the store."""
-    for name, source in artifact.manifest.inputs.items():
-        if (found := store.find(source["stage"], source["key"])) is not None:
-            yield from _settings(store, found)
-        yield name, source["digest"][:12]
-    yield from ((f"{table}.{key}", value) for table, keys in artifact.manifest.tables.items() for key, value in keys.items())
+    """The configuration and the input digests of an artifact and of all that it was made from."""
+    for name, record in artifact.manifest.inputs.items():
+        source = store.find(record["stage"], record["key"])
+        if source is not None:
+            yield from _settings(store, source)
+        yield name, record["digest"][:12]
+    for table, keys in artifact.manifest.tables.items():
+        for key, value in keys.items():
+            yield f"{table}.{key}", value
 
 
-def _results(store: "Store", run: "Artifact", metrics: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """How far a run went, what it reached and what it cost; None for what is not known."""
-    rows = [row for row in metrics if row["kind"] == "eval"]
-    final, best = rows[-1], min(rows, key=lambda row: float(row["val_loss"]))
-    judged = (e.read_json("eval.json") for e in store.list("eval") if e.manifest.inputs["train"]["digest"] == run.digest)
-    bits = next((facts["bits_per_byte"] for facts in judged if facts["judged"] == "validation split"), None)
-    named = {"final": final, "best": best}
-    losses = {f"{name}_{what}": row[f"val_{what}"] for name, row in named.items() for what in ("loss", "perplexity")}
-    cost = {"tokens": final["tokens"], "seconds": run.manifest.provenance.get("seconds")}
-    return {**losses, "best_step": best["step"], "bits_per_byte": bits, **cost}
+def _results(store: "Store", run: "Artifact") -> dict[str, object]:
+    """Final and best scores of a run, its tokens and its time; None where unknown."""
+    rows: list[MetricsRow] = run.read_rows("metrics.jsonl")
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    final = evaluations[-1]
+    best = min(evaluations, key=lambda row: row["val_loss"])
+    return {
+        "final_loss": final["val_loss"],
+        "final_perplexity": final["val_perplexity"],
+        "best_loss": best["val_loss"],
+        "best_perplexity": best["val_perplexity"],
+        "best_step": best["step"],
+        "bits_per_byte": _bits_per_byte(store, run),
+        "tokens": final["tokens"],
+        "seconds": run.manifest.provenance.get("seconds"),
+    }
 
 
-def _said(value: object) -> str:
-    text = "none" if value is None else f"{value:,.5g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 30 else f"{text[:29]}…"
+def _bits_per_byte(store: "Store", run: "Artifact") -> float | None:
+    """Of the newest evaluation of a run on its validation split."""
+    for artifact in store.list("eval"):
+        if artifact.manifest.inputs["train"]["digest"] == run.digest:
+            evaluation: EvalRecord = artifact.read_json("eval.json")
+            if evaluation["judged"] == "validation split":
+                return evaluation["bits_per_byte"]
+    return None
+
+
+def _differing_names(facts: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The facts that are not the same for all runs."""
+    names = dict.fromkeys(name for of_run in facts.values() for name in of_run)
+    return [name for name in names if len({str(run.get(name)) for run in facts.values()}) > 1]
+
+
+def _table(differing: Mapping[str, Mapping[str, object]]) -> str:
+    """A row for each fact, a column for each run."""
+    lines = {"run": list(differing)}
+    for name in next(iter(differing.values())):
+        lines[name] = [_cell(of_run[name]) for of_run in differing.values()]
+    width = max(len(cell) for line in lines.values() for cell in line)
+    rows = [(name, "  ".join(cell.rjust(width) for cell in line)) for name, line in lines.items()]
+    return ui.table("what differs", rows)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "none"
+    text = f"{value:,.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"

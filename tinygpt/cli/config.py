@@ -7,13 +7,19 @@ from typing import Annotated, Literal
 import typer
 
 from tinygpt import ui
-from tinygpt.cli.failures import Command, Commands
+from tinygpt.cli.commands import Command, Commands
 from tinygpt.cli.options import Call, program, with_options
 from tinygpt.errors import UsageError
 
-app = typer.Typer(cls=Commands, rich_markup_mode=None, help="The configuration and where each value came from.")
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    help="Show the configuration, and where each value came from.",
+)
 
-Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it; made if need be.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="[DIR]", help="Where to write it; created if needed.")
+]
 Format = Annotated[Literal["toml", "yaml", "json"], typer.Option(help="How to write it.")]
 
 
@@ -24,24 +30,28 @@ def show(call: Call, *, format: Format = "toml") -> None:
     from tinygpt.config import render
 
     loaded = call.load_config()
-    for note in loaded.notes:
+    for note in loaded.notes + loaded.default_notes:
         ui.say_note(call.rephrase(note))
-    ui.say_product(render(loaded.config, format, loaded.origins), end="")
+    ui.say_output(render(loaded.config, format, loaded.origins), end="")
 
 
 @with_options("preset", "source", "debug")
 def init(call: Call, *, folder: Folder = Path()) -> None:
-    """Write a tinygpt.toml that explains itself, never over an existing one."""
-    from tinygpt.config import render_init
+    """Write a commented tinygpt.toml; an existing one is kept."""
+    from tinygpt.config import DEFAULT_PRESET, render_init
 
     path = folder / "tinygpt.toml"
-    text = render_init(call.options.preset or "laptop", call.options.source)
+    text = render_init(call.options.preset or DEFAULT_PRESET, call.options.source)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
     except FileExistsError as error:
-        raise UsageError(f"`{path}` is already there", hint="name another folder, or edit the file") from error
+        raise UsageError(
+            f"`{path}` already exists", hint="name another folder, or edit the file"
+        ) from error
     ui.say_note(f"wrote {path}")
-    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))}; "
-    ui.say_note(f"next: {there}{program(elsewhere=bool(there))} run")
+    if folder.resolve() == Path.cwd():
+        ui.say_note(f"next: {program()} run")
+    else:
+        ui.say_note(f"next: cd {shlex.quote(str(folder))}; {program(elsewhere=True)} run")

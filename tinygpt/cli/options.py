@@ -1,4 +1,4 @@
-"""The flags that every pipeline command takes, and the command line as its user typed it."""
+"""The flags that commands share, and the command line as its user typed it."""
 
 import functools
 import inspect
@@ -14,34 +14,58 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinygpt.cli.failures import Signals
+from tinygpt.cli.signals import Signals
 from tinygpt.ui import say_json
 
 if TYPE_CHECKING:
-    from tinygpt.cli.session import Session
     from tinygpt.config import LoadedConfig
     from tinygpt.store import Store
+
+EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Configuration to use instead of the tinygpt.toml found."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Recipe to start from: demo, laptop or reference."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Set a configuration key; repeatable."),
+]
+Source = Annotated[str | None, typer.Option(metavar="SOURCE", help="data.source")]
+StoreFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Artifact store to use instead of artifacts/.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Recompute even if cached.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the output and errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)
 class Options:
     """The flags that commands share; a pipeline command takes all of them."""
 
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration instead of the tinygpt.toml found.")] = None
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe to start from: demo, laptop or reference.")] = None
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Set one key; repeatable.")] = None
-    source: Annotated[str | None, typer.Option(metavar="SOURCE", help="data.source")] = None
-    store: Annotated[Path | None, typer.Option(metavar="DIR", help="Store of artifacts instead of artifacts/.")] = None
-    force: Annotated[bool, typer.Option("--force", help="Make it again, also where it is in the store.")] = False
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show the product and errors, nothing else.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+    config: ConfigFile = None
+    preset: Preset = None
+    sets: Sets = None
+    source: Source = None
+    store: StoreFolder = None
+    force: Force = False
+    json: Json = False
+    quiet: Quiet = False
+    debug: Debug = False
 
     @property
-    def named_a_run(self) -> bool:
+    def names_a_run(self) -> bool:
         """Whether the user said which run is meant, so that no other one may stand in for it."""
-        told = any(not item.startswith(("eval.", "plot.", "runtime.", "sample.")) for item in self.sets or ())
-        return bool(self.config or self.preset or told or self.source or os.environ.get("TINYGPT_PRESET"))
+        of_a_view = ("eval.", "plot.", "runtime.", "sample.")
+        sets_a_recipe = any(not item.startswith(of_a_view) for item in self.sets or ())
+        preset = self.preset or os.environ.get("TINYGPT_PRESET")
+        return bool(self.config or preset or self.source or sets_a_recipe)
 
 
 @dataclass
@@ -49,8 +73,10 @@ class Call:
     """One command line.
 
     Args:
-        arguments: what was typed behind the program's name.
-        flags: keys set by flags of the command's own: {"train.max_steps": ("--max-steps", 50)}.
+        arguments: what was typed after the program's name.
+        signals: what SIGINT and SIGTERM do meanwhile.
+        options: the shared flags.
+        flags: keys set by flags of the command's own, {"train.max_steps": ("--max-steps", 50)}.
     """
 
     arguments: list[str]
@@ -59,24 +85,49 @@ class Call:
     flags: dict[str, tuple[str, object]] = field(default_factory=dict)
 
     def rephrase(self, text: str) -> str:
-        """Spell every `tinygpt ...` in a text as this user has to type it: the same program, the same run, the same store."""
-        return re.sub(r"`tinygpt((?: [^`]*)?)`", lambda match: f"`{self.command(match[1].strip())}`", text)
+        """Spell every `tinygpt ...` in a text as this user has to type it.
+
+        That is: the same program, the same run, the same store.
+        """
+
+        def whole_command(match: re.Match[str]) -> str:
+            return f"`{self.command(match[1].strip())}`"
+
+        return re.sub(r"`tinygpt((?: [^`]*)?)`", whole_command, text)
 
     def command(self, words: str) -> str:
-        """A whole command that can be pasted, for the words behind `tinygpt`."""
-        options, first = self.options, words.partition(" ")[0]
+        """A complete command that can be pasted, from the words after `tinygpt`."""
+        repeated = [
+            f"{flag} {shlex.quote(value)}"
+            for flag, value in self._flags_to_repeat(words)
+            if not (flag in words and value in words)
+        ]
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if words.startswith("train") else "1"
+        caller = program()
+        if processes != "1":
+            caller = f"torchrun --nproc-per-node {processes} -m tinygpt"
+        return " ".join(filter(None, [caller, words, *repeated]))
+
+    def _flags_to_repeat(self, words: str) -> list[tuple[str, str]]:
+        """The flags of this call that name its run and its store, where the command takes them."""
+        from tinygpt.pipeline import STAGES
+
+        options = self.options
+        command = words.partition(" ")[0]
+        is_pipeline = command in (*STAGES, "run")
         pairs: list[tuple[str, object]] = []
-        if first in (*PIPELINE, "config") and not re.search(r"--(preset|config|help)\b", words):
-            pairs += [("--config", options.config), ("--preset", options.preset), ("--source", options.source)]
-            trained = [(key, value) for key, (_, value) in self.flags.items() if key.startswith("train.") and value is not None]
-            pairs += [("--set", item) for item in [*(options.sets or []), *(f"{key}={value}" for key, value in trained)]]
-        if first in (*PIPELINE, "artifacts") and "--help" not in words:
+        names_its_run = re.search(r"--(preset|config|help)\b", words)
+        if (is_pipeline or command == "config") and not names_its_run:
+            pairs.append(("--config", options.config))
+            pairs.append(("--preset", options.preset))
+            pairs.append(("--source", options.source))
+            pairs += [("--set", item) for item in options.sets or ()]
+            for key, (flag, value) in self.flags.items():
+                if key.startswith("train.") and value is not None and flag not in words:
+                    pairs.append(("--set", f"{key}={value}"))
+        if (is_pipeline or command == "artifacts") and "--help" not in words:
             pairs.append(("--store", options.store))
-        given = [(flag, str(value)) for flag, value in pairs if value]
-        missing = [f"{flag} {shlex.quote(value)}" for flag, value in given if not (flag in words and value in words)]
-        processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if first == "train" else "1"
-        caller = program() if processes == "1" else f"torchrun --nproc-per-node {processes} -m tinygpt"
-        return " ".join(filter(None, [caller, words, *missing]))
+        return [(flag, str(value)) for flag, value in pairs if value]
 
     def answer(self, value: object) -> bool:
         """Print what `--json` asks for; whether it was asked for."""
@@ -91,60 +142,73 @@ class Call:
 
         return Store(store_root(self.options.store))
 
-    def session(self, **settings: Any) -> "Session":
-        """What a pipeline command works with; the settings are explained there."""
-        from tinygpt.cli.session import Session
-
-        return Session(self, **settings)
-
     def load_config(self) -> "LoadedConfig":
         """The configuration that this command line asks for."""
         from tinygpt.config import load_config
 
         options = self.options
-        flags = {"data.source": ("--source", options.source), **self.flags}
-        return load_config(config_file=options.config, preset=options.preset, sets=options.sets or (), flags=flags)
+        return load_config(
+            config_file=options.config,
+            preset=options.preset,
+            sets=options.sets or (),
+            flags={"data.source": ("--source", options.source), **self.flags},
+        )
 
 
-def of_model(model: str | None) -> str:
-    """`--model` as it is typed behind a command, or nothing."""
+def model_flag(model: str | None) -> str:
+    """`--model` as it is typed after a command, or nothing."""
     return f" --model {shlex.quote(model)}" if model else ""
 
 
-PIPELINE = ("tokenize", "build-dataset", "train", "eval", "sample", "plot", "run")
-
-
-def with_options(*names: str, keys: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    *names: str, keys: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add flags to a command, which receives its `Call` instead of them.
 
     Args:
         names: of the fields of Options that the command takes; none for all.
-        keys: of the configuration; "sample.top_p" becomes --top-p. Command writes its help, and the configuration reads its text.
+        keys: of the configuration; "sample.top_p" becomes --top-p. commands.Command writes its
+            help, and the configuration reads its text.
     """
     fields = inspect.signature(Options, eval_str=True).parameters
-    common = [fields[name] for name in names or fields]
-    by_flag = {key.partition(".")[2]: key for key in keys}
-    kind = inspect.Parameter.KEYWORD_ONLY
-    texts = {name: Annotated[str | None, typer.Option(metavar="VALUE", help=key)] for name, key in by_flag.items()}
-    setting = [inspect.Parameter(name, kind, default=None, annotation=text) for name, text in texts.items()]
+    shared = [fields[name] for name in names or fields]
+    key_of_flag = {key.partition(".")[2]: key for key in keys}
+    settings = [_setting_flag(name, key) for name, key in key_of_flag.items()]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = [parameter for name, parameter in inspect.signature(function, eval_str=True).parameters.items() if name != "call"]
-
         @functools.wraps(function)
         def command(ctx: typer.Context, **values: Any) -> None:
             call: Call = ctx.obj
-            call.options = Options(**{option.name: values.pop(option.name) for option in common})
-            call.flags = {key: (f"--{name.replace('_', '-')}", values.pop(name)) for name, key in by_flag.items()}
+            call.options = Options(**{option.name: values.pop(option.name) for option in shared})
+            for name, key in key_of_flag.items():
+                call.flags[key] = (f"--{name.replace('_', '-')}", values.pop(name))
             function(call, **values)
 
-        context = inspect.Parameter("ctx", kind, annotation=typer.Context)
-        parameters = [parameter.replace(kind=kind) for parameter in [context, *own, *setting, *common]]
+        own = dict(inspect.signature(function, eval_str=True).parameters)
+        del own["call"]
+        context = _keyword("ctx", typer.Context)
+        parameters = [context, *map(_keyword_only, own.values()), *settings]
+        parameters += map(_keyword_only, shared)
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__annotations__ = {item.name: item.annotation for item in parameters}
         return command
 
     return decorate
+
+
+def _keyword(name: str, annotation: object, **default: object) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, **default)
+
+
+def _keyword_only(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _setting_flag(name: str, key: str) -> inspect.Parameter:
+    """The flag of a key of the configuration; its help is the key until it is shown."""
+    annotation = Annotated[str | None, typer.Option(metavar="VALUE", help=key)]
+    return _keyword(name, annotation, default=None)
 
 
 def program(*, elsewhere: bool = False) -> str:
@@ -160,10 +224,11 @@ def program(*, elsewhere: bool = False) -> str:
 
 
 def _as_typed(path: Path, elsewhere: bool) -> str:
-    """The shortest spelling that the shell finds: a bare name on the PATH, else relative, else whole."""
-    if (found := shutil.which(path.name)) and Path(found).absolute() == path.absolute():
-        return path.name
+    """The shortest spelling that the shell finds: a bare name, else relative, else whole."""
+    found = shutil.which(path.name)
     path = path.absolute()
+    if found and Path(found).absolute() == path:
+        return path.name
     if not elsewhere and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
     return shlex.quote(str(path))

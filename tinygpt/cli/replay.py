@@ -1,46 +1,115 @@
 """`tinygpt replay`: does a training run give the same weights again?"""
 
 import re
+from collections.abc import Collection
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import MissingArtifactError, UsageError
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Training run, finished or not, by the first digits of its id.")]
-Steps = Annotated[str | None, typer.Option(metavar="A..B", help="From 0 or a stored checkpoint to stored weights.")]
+if TYPE_CHECKING:
+    from tinygpt.config import Config
+    from tinygpt.project import Project
+    from tinygpt.records import ModelFile
+    from tinygpt.store import Artifact, Inputs, UnfinishedRun
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Training run, finished or not: an id prefix.")
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A..B", help="From step A (0 or a checkpoint) to step B (with stored weights)."
+    ),
+]
 
 
 @with_options("config", "preset", "sets", "store", "json", "quiet", "debug")
 def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
-    """Take a training run's steps again and compare the weights bit for bit."""
-    from tinygpt.config import Config
-    from tinygpt.stages.replay import replay as repeat
+    """Re-run training steps and compare the weights bit for bit."""
+    from tinygpt.cli.session import Session
+    from tinygpt.runs.replay import replay as repeat
 
-    session = call.session()
-    unfinished = next((one for one in session.store.unfinished() if one.stage == "train" and one.key12.startswith(run)), None)
-    made = (unfinished and unfinished.newest()) or session.trained(run)
-    card, tables = made.read_json("config.json"), made.manifest.tables
-    stored = {int(name[15:-12]): name for name in made.names() if name.startswith("snapshots/step-")}
-    stored[card["step"]] = "model.safetensors"
+    session = Session(call, reads_model=True)
+    project = session.project
+    unfinished = _unfinished_run(project, run)
+    checkpoint = unfinished.newest() if unfinished else None
+    recorded = checkpoint or session.find_model(run)
+    model_file: ModelFile = recorded.read_json("config.json")
+    stored = _stored_weights(recorded, model_file)
     starts = [0, *(unfinished.steps() if unfinished else [])]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", steps or f"0..{card['step']}")
-    first, last = map(int, span.groups()) if span else (-1, -1)
-    if first not in starts or last not in stored or first >= last:
-        known = f"from {', '.join(map(str, starts))} to {', '.join(map(str, sorted(stored)))}"
-        raise UsageError(f"`--steps {steps}` cannot be replayed; of this run is stored: {known}", hint="name one of each")
+    first, last = _span(steps, model_file["step"], starts, stored)
     stored = {step: name for step, name in stored.items() if first < step <= last}
 
-    train = {**tables["train"], "precision": card["precision"]}
-    config = Config.model_validate({"model": tables["model"], "train": train, "runtime": session.config.runtime})
-    inputs = dict(session.inputs_around("train", made, run))
-    if (digest := config.train.init_from) is not None:
-        if not (before := [artifact for artifact in session.store.list("train") if artifact.digest == digest]):
-            raise MissingArtifactError("the model that this run went on from is gone", hint="make it again")
-        inputs["init_from"] = before[0]
-    with closing(session.report):
-        sha256 = repeat(config, inputs, made, stored, unfinished.load(first) if unfinished and first else None, session.report)
-    session.report.note(f"the same to the bit at step {', '.join(map(str, sorted(stored)))}; SHA-256 of the last: {sha256}")
-    call.answer({"run": made.key, "steps": sorted(stored), "sha256": sha256})
+    config = _config_of_run(session.config, recorded, model_file)
+    inputs = _inputs_of_run(project, config, recorded, run)
+    start = unfinished.load(first) if unfinished and first else None
+    with closing(session.screen):
+        sha256 = repeat(config, inputs, recorded, stored, start, session.screen)
+    compared = ", ".join(map(str, sorted(stored)))
+    session.screen.note(
+        f"weights are identical, bit for bit, at step {compared}; SHA-256 of the last: {sha256}"
+    )
+    call.answer({"run": recorded.key, "steps": sorted(stored), "sha256": sha256})
+
+
+def _unfinished_run(project: "Project", run: str) -> "UnfinishedRun | None":
+    for unfinished in project.store.unfinished_runs():
+        if unfinished.stage == "train" and unfinished.key12.startswith(run):
+            return unfinished
+    return None
+
+
+def _stored_weights(recorded: "Artifact", model_file: "ModelFile") -> dict[int, str]:
+    """Steps whose weights a run left, and in which file."""
+    stored = {}
+    for name in recorded.names():
+        if match := re.fullmatch(r"snapshots/step-(\d+)\.safetensors", name):
+            stored[int(match[1])] = name
+    stored[model_file["step"]] = "model.safetensors"
+    return stored
+
+
+def _span(
+    steps: str | None, end: int, starts: Collection[int], stored: Collection[int]
+) -> tuple[int, int]:
+    """The steps A and B of `--steps A..B`: replay from the weights after A to those after B."""
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", steps or f"0..{end}")
+    first, last = (int(match[1]), int(match[2])) if match else (-1, -1)
+    if first not in starts or last not in stored or first >= last:
+        known_starts = ", ".join(map(str, starts))
+        known_ends = ", ".join(map(str, sorted(stored)))
+        message = (
+            f"`--steps {steps}` cannot be replayed; this run has stored weights "
+            f"to start from ({known_starts}) and to compare with ({known_ends})"
+        )
+        raise UsageError(message, hint="name one of each")
+    return first, last
+
+
+def _config_of_run(config: "Config", recorded: "Artifact", model_file: "ModelFile") -> "Config":
+    """The configuration of a run, with [runtime] as it is here."""
+    tables = recorded.manifest.tables
+    train = {**tables["train"], "precision": model_file["precision"]}
+    return type(config).model_validate(
+        {"model": tables["model"], "train": train, "runtime": config.runtime}
+    )
+
+
+def _inputs_of_run(
+    project: "Project", config: "Config", recorded: "Artifact", run: str
+) -> "Inputs":
+    inputs = dict(project.inputs_of_model("train", recorded, run))
+    digest = config.train.init_from
+    if digest is not None:
+        origins = [model for model in project.artifacts("train") if model.digest == digest]
+        if not origins:
+            raise MissingArtifactError(
+                "the model from which this run continued is no longer in the store",
+                hint="train it again",
+            )
+        inputs["init_from"] = origins[0]
+    return inputs

@@ -1,4 +1,4 @@
-"""What is known of each key: the values it takes, in words; its value as a text; a text as its value."""
+"""Each key of the configuration: its values in words, its value as text, and text as its value."""
 
 import json
 import tomllib
@@ -8,36 +8,60 @@ from pydantic import TypeAdapter
 
 from tinygpt.config.tables import Config, Table
 
-TABLES: dict[str, type[Table]] = {name: cast(type[Table], field.annotation) for name, field in Config.model_fields.items()}
+TABLES: dict[str, type[Table]] = {
+    name: cast(type[Table], field.annotation) for name, field in Config.model_fields.items()
+}
 """The tables by name, in the order of tinygpt.toml."""
 
-FIELDS = {f"{name}.{key}": field for name, table in TABLES.items() for key, field in table.model_fields.items()}
+FIELDS = {
+    f"{name}.{key}": field
+    for name, table in TABLES.items()
+    for key, field in table.model_fields.items()
+}
 """Every key by its full name, e.g., "train.max_steps"."""
 
-_KINDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "array": "a list of texts"}
-_LIMITS = {"exclusiveMinimum": "more than", "minimum": "at least", "exclusiveMaximum": "less than", "maximum": "at most"}
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "array": "a list of texts",
+}
+_LIMITS = {
+    "exclusiveMinimum": "more than",
+    "minimum": "at least",
+    "exclusiveMaximum": "less than",
+    "maximum": "at most",
+}
 
 
 def requirement(name: str) -> str:
     """The values a key takes, in words, e.g., 'an integer, at least 1, or "none"'."""
     table, _, key = name.partition(".")
     schema = TABLES[table].model_json_schema()["properties"][key]
-    kind, *none = schema.get("anyOf", [schema])
+    kind, *none = schema.get("anyOf", [schema])  # a key that may be None is "any of" two kinds
+    words = _words(kind)
+    if not none:
+        return words
+    return f'{words}, or "none"' if "," in words else f'{words} or "none"'
+
+
+def _words(kind: dict[str, Any]) -> str:
+    """A JSON schema without "anyOf" in words."""
     if "enum" in kind:
-        words = " or ".join(f'"{choice}"' for choice in kind["enum"])
-    else:
-        limits = [f"{limit} {kind[name]}" for name, limit in _LIMITS.items() if name in kind]
-        limits += ["not empty"] if "minLength" in kind else []
-        words = _KINDS[kind["type"]] + (f", {' and '.join(limits)}" if limits else "")
-    if none:
-        words += ', or "none"' if "," in words else ' or "none"'
-    return words
+        return " or ".join(f'"{choice}"' for choice in kind["enum"])
+    words = _KINDS[kind["type"]]
+    limits = [f"{limit} {kind[key]}" for key, limit in _LIMITS.items() if key in kind]
+    if "minLength" in kind:
+        limits.append("not empty")
+    return f"{words}, {' and '.join(limits)}" if limits else words
 
 
 def read_text(name: str, text: str) -> object:
-    """The value that `--set`, a flag or the environment spells for a key; the text itself where it spells none.
+    """The value that a text (of `--set`, a flag or the environment) spells for a key.
 
-    What is returned is checked with all other values later, so a text of the wrong type is refused there with its key's name.
+    A text that does not spell a value of the key's type is returned unchanged: load_config checks
+    all values together later, and refuses it there with the name of its key.
     """
     try:
         kind: Any = FIELDS[name].annotation
@@ -49,10 +73,14 @@ def read_text(name: str, text: str) -> object:
 
 
 def spell(value: object, *, none: str = '"none"') -> str:
-    """A value as TOML writes it, which YAML reads as the same value where `none` is "null"; what does not print is escaped."""
+    """A value as TOML writes it; what does not print is escaped.
+
+    YAML reads the same value from it, if `none` is "null".
+    """
     if value is None:
         return none
     text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
     if isinstance(value, float) and "." not in text:
-        text = text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a text; both languages take 1.0e-05 for a number
+        # YAML 1.1 reads 1e-05 as text; both languages read 1.0e-05 as a number
+        text = text.replace("e", ".0e")
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)

@@ -1,4 +1,4 @@
-"""From files, presets, environment and flags to one frozen Config that knows where each value came from."""
+"""Read files, presets, environment and flags into a frozen Config, with each value's origin."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -16,30 +16,51 @@ from tinygpt.config.source import FileSource, parse_source
 from tinygpt.config.tables import Config
 from tinygpt.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 CONFIG_NAME = "tinygpt.toml"
+DEFAULT_PRESET = "laptop"
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
 PRESETS = tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.toml")))
-NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+# PyYAML raises all of these; tomllib raises ValueError and RecursionError.
+_PARSE_ERRORS = (
+    yaml.YAMLError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RecursionError,
+)
 
 
 class LoadedConfig(NamedTuple):
-    """A configuration and where it came from.
+    """A configuration and where its values came from.
 
     Args:
-        origins: for each key ("train.max_steps") "default", "preset laptop", the name of the file, "environment TINYGPT_...",
-            "--set" or the flag ("--max-steps").
-        preset: the preset below the file, or instead of one, if any.
+        config: the configuration.
+        origins: for each key ("train.max_steps") "default", "preset laptop", the name of the file,
+            "environment TINYGPT_...", "--set" or the flag ("--max-steps").
+        preset: the preset that the other values override; None if there is none.
         notes: lines the user should see.
+        default_notes: lines for the user about a preset that was used because none was named.
     """
 
     config: Config
     origins: Mapping[str, str]
     preset: str | None
     notes: tuple[str, ...]
+    default_notes: tuple[str, ...] = ()
 
 
-_Setting = tuple[str, object, str]
-"""One value from one place: the key, the value, the place."""
+class Setting(NamedTuple):
+    """The value that one place gives to a key."""
+
+    key: str
+    value: object
+    origin: str
 
 
 def load_config(
@@ -53,61 +74,78 @@ def load_config(
 ) -> LoadedConfig:
     """Read the configuration: flag > `sets` > environment > file > preset > default.
 
-    Without `config_file`, a tinygpt.toml is looked for upwards from `cwd`; a preset replaces it. A file may name its base by a
-    first key `preset = "laptop"`. Relative paths start from the folder of the file that sets them, elsewhere from `cwd`.
+    Without `config_file`, a tinygpt.toml is searched from `cwd` upwards, unless a preset is named.
+    A file can name the preset it builds on in a first key, `preset = "laptop"`. Where there is
+    neither a file nor a preset, DEFAULT_PRESET is used. Relative paths start from the folder of the
+    file that sets them, and from `cwd` where no file does.
 
     Args:
+        config_file: the file to read; None to search for one.
+        preset: name of a preset; None to take TINYGPT_PRESET, if set.
         sets: "table.key=value", read by the key's type.
-        flags: key -> (flag as typed, value); a value of None is a flag that was not given, a str is read like one of `sets`.
+        flags: key -> (flag as typed, value). A value of None means that the flag was not given; a
+            str is read like one of `sets`.
         cwd: the working directory; None for the process's own.
         environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset).
 
     Raises:
-        ConfigError: the first thing that is wrong, the place it came from, and what to write instead.
+        ConfigError: the first mistake, where it is, and what to write instead.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    chosen = preset or environ.get("TINYGPT_PRESET")
+    chosen_preset = preset or environ.get("TINYGPT_PRESET")
     found = find_config(cwd)
-    path = config_file if config_file is not None or chosen else found
+    path = config_file
+    if config_file is None and not chosen_preset:
+        path = found
     tables = read_config_file(cwd / path) if path else {}
-    base = tables.pop("preset", None)
-    notes = []
-    if chosen and found and config_file is None:
-        notes.append(f"preset {chosen} replaces {found}; `--config {found}` lays the file over the preset")
-    if chosen and base and chosen != base:
-        notes.append(f"preset {chosen} is used instead of preset {base}, which {path} names")
-    name = chosen or base
+    file_preset = tables.pop("preset", None)
 
-    settings: list[_Setting] = []
-    if name:
-        if name not in PRESETS:
-            raise ConfigError(f"{spell(name)} is not a preset", hint=f"the presets are {', '.join(PRESETS)}")
-        settings += _from_tables(read_config_file(PRESETS_FOLDER / f"{name}.toml"), f"preset {name}", PRESETS_FOLDER)
+    base = chosen_preset or file_preset or None
+    notes: tuple[str, ...] = ()
+    default_notes: tuple[str, ...] = ()
+    if chosen_preset and found and config_file is None:
+        lay_over = f"`--config {found}` lays the file over the preset"
+        notes = (f"preset {chosen_preset} replaces {found}; {lay_over}",)
+    elif chosen_preset and file_preset and chosen_preset != file_preset:
+        instead_of = f"instead of preset {file_preset}, which {path} names"
+        notes = (f"preset {chosen_preset} is used {instead_of}",)
+    elif not chosen_preset and not path:
+        base = DEFAULT_PRESET
+        default_notes = (f"no {CONFIG_NAME} here: using preset {DEFAULT_PRESET}",)
+
+    settings: list[Setting] = []  # in the order in which they override each other
+    if base:
+        settings += _from_preset(base)
     if path:
         settings += _from_tables(tables, path.name, cwd / path.parent)
-    typed_flags = [(key, value, flag) for key, (flag, value) in (flags or {}).items() if value is not None]
-    for key, value, origin in (*_environment(environ), *_sets(sets), *typed_flags):
-        settings.append(_setting(key, read_text(key, value) if isinstance(value, str) else value, origin, cwd))
-    merged = {key: (value, origin) for key, value, origin in settings}
-    origins = {key: merged[key][1] if key in merged else "default" for key in FIELDS}
-    return LoadedConfig(_validated(merged), origins, name, tuple(notes))
+    settings += _from_environment(environ, cwd)
+    settings += _from_sets(sets, cwd)
+    settings += _from_flags(flags or {}, cwd)
+    winners = {setting.key: setting for setting in settings}
+    origins = {key: winners[key].origin if key in winners else "default" for key in FIELDS}
+    return LoadedConfig(_validated(winners), origins, base, notes, default_notes)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number: YAML 1.1 wants a dot in it, everybody who writes a learning rate does not.
+    """YAML in which 3e-4 is a number, although YAML 1.1 demands 3.0e-4.
 
-    A key that stands twice is an error, as in TOML, where PyYAML would take the second.
+    A key that appears twice in a table is an error, as in TOML; PyYAML would take the second.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in keys[:number]:
-                raise yaml.constructor.ConstructorError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+        seen = []
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} appears twice", problem_mark=key.start_mark
+                )
+            seen.append(key.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -121,99 +159,166 @@ def read_config_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         values = _Loader(text).get_single_data() if language == "YAML" else tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"`{path}` cannot be read: {error.strerror}", hint="`tinygpt init` writes a tinygpt.toml") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # all PyYAML's
-        why = " ".join(str(error).split())
-        raise ConfigError(f"`{path}` is not valid {language}: {why}", hint="correct the file there") from error
+        raise ConfigError(
+            f"`{path}` cannot be read: {error.strerror}",
+            hint="`tinygpt init` writes a tinygpt.toml",
+        ) from error
+    except _PARSE_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"`{path}` is not valid {language}: {reason}", hint="correct the file there"
+        ) from error
     if not isinstance(values, dict | None):
-        raise ConfigError(f"`{path}` holds no tables", hint="write, e.g., `train:` and below it, indented, `max_steps: 1000`")
+        raise ConfigError(
+            f"`{path}` contains no tables",
+            hint="write, e.g., `train:` and below it, indented, `max_steps: 1000`",
+        )
     return {str(name): table for name, table in (values or {}).items()}
 
 
 def find_config(cwd: Path) -> Path | None:
     """The tinygpt.toml in `cwd` or in the nearest folder above it."""
-    return next((folder / CONFIG_NAME for folder in (cwd, *cwd.parents) if (folder / CONFIG_NAME).is_file()), None)
+    for folder in (cwd, *cwd.parents):
+        path = folder / CONFIG_NAME
+        if path.is_file():
+            return path
+    return None
 
 
-def store_root(flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the store: `--store`, TINYGPT_STORE, artifacts/ beside the tinygpt.toml found from `cwd`, or `cwd`/artifacts.
+def store_root(
+    flag: Path | None, *, cwd: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Path:
+    """The folder of the store.
 
-    It does not depend on `--config` and `--preset`: recipes tried in one place share one store.
+    It is `--store`, else TINYGPT_STORE, else artifacts/ beside the tinygpt.toml found from `cwd`,
+    else artifacts/ in `cwd`. It does not depend on `--config` and `--preset`, so recipes tried in
+    one place share one store.
     """
     cwd = Path.cwd() if cwd is None else cwd
-    if named := flag or environ.get("TINYGPT_STORE"):
+    named = flag or environ.get("TINYGPT_STORE")
+    if named:
         return cwd / Path(named).expanduser()
     found = find_config(cwd)
     return (found.parent if found else cwd) / "artifacts"
 
 
-def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterator[_Setting]:
+def _from_preset(name: object) -> Iterator[Setting]:
+    if name not in PRESETS:
+        raise ConfigError(
+            f"{spell(name)} is not a preset", hint=f"the presets are {', '.join(PRESETS)}"
+        )
+    tables = read_config_file(PRESETS_FOLDER / f"{name}.toml")
+    yield from _from_tables(tables, f"preset {name}", PRESETS_FOLDER)
+
+
+def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterator[Setting]:
     for table, values in tables.items():
         if table not in TABLES:
             raise _unknown(table, origin)
         if not isinstance(values, dict | None):
-            wrong = f"`{table}` = {_shown(values)} is not a table (from {origin})"
-            raise ConfigError(wrong, hint=f"write `[{table}]` and its keys below it")
+            problem = f"`{table}` = {_shown(values)} is not a table (from {origin})"
+            raise ConfigError(problem, hint=f"write `[{table}]` and its keys below it")
         for key, value in (values or {}).items():
             yield _setting(f"{table}.{key}", value, origin, folder)
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
+def _from_environment(environ: Mapping[str, str], cwd: Path) -> Iterator[Setting]:
     for variable, text in environ.items():
         match = re.fullmatch(r"TINYGPT_([A-Z]+)_(\w+)", variable)
         if text and match and match[1].lower() in TABLES:
-            yield f"{match[1]}.{match[2]}".lower(), text, f"environment {variable}"
+            key = f"{match[1]}.{match[2]}".lower()
+            yield _setting(key, read_text(key, text), f"environment {variable}", cwd)
 
 
-def _sets(sets: Iterable[str]) -> Iterator[_Setting]:
+def _from_sets(sets: Iterable[str], cwd: Path) -> Iterator[Setting]:
     for item in sets:
         name, equals, text = item.partition("=")
         if not equals:
-            hint = "write `--set table.key=value`, e.g., `--set train.max_steps=1000`"
-            raise ConfigError(f"`--set {item}` has no value", hint=hint)
-        yield name.strip(), text, "--set"
+            raise ConfigError(
+                f"`--set {item}` has no value",
+                hint="write `--set table.key=value`, e.g., `--set train.max_steps=1000`",
+            )
+        key = name.strip()
+        yield _setting(key, read_text(key, text), "--set", cwd)
 
 
-def _setting(name: str, value: object, origin: str, folder: Path) -> _Setting:
-    """The setting, a relative path in it made absolute, if there is such a key and its value can be written down again."""
-    if name not in FIELDS:
-        raise _unknown(name, origin)
-    if (isinstance(value, str) and NO_TEXT.search(value)) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise ConfigError(f"`{name}` (from {origin}) holds a character that is no text, or a number that 64 bits do not hold")
-    if name == "data.source" and isinstance(value, str) and value:
+def _from_flags(flags: Mapping[str, tuple[str, object]], cwd: Path) -> Iterator[Setting]:
+    for key, (flag, given) in flags.items():
+        if given is not None:
+            value = read_text(key, given) if isinstance(given, str) else given
+            yield _setting(key, value, flag, cwd)
+
+
+def _setting(key: str, value: object, origin: str, folder: Path) -> Setting:
+    """The setting, with a relative path in it made absolute.
+
+    Raises:
+        ConfigError: there is no such key, or TOML and YAML could not both write its value.
+    """
+    if key not in FIELDS:
+        raise _unknown(key, origin)
+    if isinstance(value, str) and _NOT_TEXT.search(value):
+        raise ConfigError(f"`{key}` (from {origin}) contains a NUL or surrogate character")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"`{key}` (from {origin}) is an integer beyond 64 bits")
+    return Setting(key, _absolute(key, value, folder), origin)
+
+
+def _absolute(key: str, value: object, folder: Path) -> object:
+    """The value; if it names files, their absolute path."""
+    if key == "data.source" and isinstance(value, str) and value:
         source = parse_source(value, folder)
-        value = os.path.normpath(source.pattern) if isinstance(source, FileSource) else value
-    elif name == "eval.text" and isinstance(value, str) and value != "none":
-        value = os.path.normpath(folder / value)
-    return name, value, origin
+        if isinstance(source, FileSource):
+            return os.path.normpath(source.pattern)
+    if key == "eval.text" and isinstance(value, str) and value != "none":
+        return os.path.normpath(folder / value)
+    return value
 
 
 def _unknown(name: str, origin: str) -> ConfigError:
-    """An unknown table or key; the hint is in the spelling that the place uses."""
-    elsewhere = [known for known in FIELDS if known.endswith(f".{name.rpartition('.')[2]}")]
-    shown, near = name, elsewhere or difflib.get_close_matches(name, [*FIELDS, *TABLES], 1)
-    if origin.startswith("environment "):
-        shown, near = origin.split()[1], [f"TINYGPT_{known.replace('.', '_').upper()}" for known in near]
-    hint = f"did you mean `{near[0]}`?" if near else "`tinygpt config show` lists the tables and their keys"
-    return ConfigError(f"the configuration has no `{shown}` (from {origin})", hint=hint)
+    """The error for a table or key that does not exist, with the nearest one that does.
+
+    If it was set by an environment variable, both are spelled as environment variables.
+    """
+    is_variable = origin.startswith("environment ")
+    written = origin.removeprefix("environment ") if is_variable else name
+    in_other_tables = [known for known in FIELDS if known.endswith(f".{name.rpartition('.')[2]}")]
+    near = in_other_tables or difflib.get_close_matches(name, [*FIELDS, *TABLES], 1)
+    hint = "`tinygpt config show` lists the tables and their keys"
+    if near and is_variable:
+        hint = f"did you mean `TINYGPT_{near[0].replace('.', '_').upper()}`?"
+    elif near:
+        hint = f"did you mean `{near[0]}`?"
+    return ConfigError(f"the configuration has no `{written}` (from {origin})", hint=hint)
 
 
-def _validated(merged: Mapping[str, tuple[object, str]]) -> Config:
+def _validated(settings: Mapping[str, Setting]) -> Config:
     tables: dict[str, dict[str, object]] = {}
-    for name, (value, _) in merged.items():
+    for name, setting in settings.items():
         table, _, key = name.partition(".")
-        tables.setdefault(table, {})[key] = value
+        tables.setdefault(table, {})[key] = setting.value
     try:
         return Config.model_validate(tables)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    if len(first["loc"]) < 2:  # keys that do not fit each other: the table's own words, "what; what to do"
-        wrong, _, hint = str(first["ctx"]["error"]).partition("; ")
-        raise ConfigError(wrong, hint=hint or None)
-    name = ".".join(map(str, first["loc"][:2]))
-    value, origin = merged[name]
-    wrong = f"`{name}` = {_shown(value)} is not valid: must be {requirement(name)} (from {origin})"
-    raise ConfigError(wrong, hint=f"{FIELDS[name].description}; the default is {spell(FIELDS[name].default)}")
+        raise _invalid(first, settings) from error
+
+
+def _invalid(error: "ErrorDetails", settings: Mapping[str, Setting]) -> ConfigError:
+    """Our error for what pydantic found wrong in a table or in one of its values."""
+    location = error["loc"]
+    if len(location) < 2:
+        # Keys of one table contradict each other; its validator says "what is wrong; what to do".
+        problem, _, advice = str(error["ctx"]["error"]).partition("; ")
+        return ConfigError(problem, hint=advice or None)
+    key = f"{location[0]}.{location[1]}"
+    given = settings[key]
+    field = FIELDS[key]
+    must_be = f"must be {requirement(key)} (from {given.origin})"
+    return ConfigError(
+        f"`{key}` = {_shown(given.value)} is not valid: {must_be}",
+        hint=f"{field.description}; the default is {spell(field.default)}",
+    )
 
 
 def _shown(value: object) -> str:

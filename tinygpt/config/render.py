@@ -1,61 +1,107 @@
-"""Writes a configuration as TOML, YAML or JSON, each key with its meaning or with where its value came from."""
+"""Writes a configuration as TOML, YAML or JSON, with the meaning or the origin of each value."""
 
 import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tinygpt.config.fields import FIELDS, TABLES, requirement, spell
 from tinygpt.config.load import load_config
 from tinygpt.config.tables import Config
 
+WIDTH = 100
+
 _HEAD = """\
-# The configuration of tinygpt. Every key is here with its meaning, the values it takes and its default; a key that is left out
-# has its default, and a key that tinygpt does not know is an error. "none" is off.
+# The configuration of tinygpt: every key with its meaning, the values it takes and its default.
+# A key that is left out has its default; an unknown key is an error. "none" means off.
 """
 
 
-_FORMS = {"toml": ("[{}]", "{} = {}", '"none"'), "yaml": ("{}:", "  {}: {}", "null")}
-"""How each language writes the head of a table, a key with its value, and None."""
+class _Language(NamedTuple):
+    """How a language writes the head of a table, a key with its value, and None."""
+
+    table: str
+    setting: str
+    none: str
+    indent: str
+    """Before each key of a table."""
+
+
+_LANGUAGES = {
+    "toml": _Language(table="[{}]", setting="{} = {}", none='"none"', indent=""),
+    "yaml": _Language(table="{}:", setting="{}: {}", none="null", indent="  "),
+}
 
 
 def render(config: Config, language: str, origins: Mapping[str, str] | None = None) -> str:
-    """The whole configuration in a language: a complete tinygpt.toml, the same in YAML, or its tables as one JSON object.
+    """The whole configuration in a language.
 
     Args:
-        language: toml, yaml or json.
-        origins: LoadedConfig.origins, to say behind each value where it came from (in JSON: beside "config" as "origins"); None
-            to explain each key above it.
+        config: the configuration.
+        language: "toml" for a complete tinygpt.toml, "yaml" for the same in YAML, "json" for the
+            tables as one object.
+        origins: LoadedConfig.origins, to write behind each value where it came from (in JSON: as
+            "origins" beside "config"); None to explain each key above it.
     """
     if language == "json":
         tables = config.model_dump(mode="json")
-        said = {"config": tables, "origins": dict(origins)} if origins else tables
-        return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
-    header, line, none = _FORMS[language]
-    indent = line[: len(line) - len(line.lstrip())]
-    blocks = [] if origins else [_HEAD]
-    for table, fields in TABLES.items():
-        lines = [header.format(table)] if origins else [f"# {(fields.__doc__ or '').splitlines()[0]}", header.format(table)]
-        for key, value in getattr(config, table):
-            name, setting = f"{table}.{key}", line.format(key, spell(value, none=none))
-            if origins:
-                lines.append(f"{setting}  # {spell(origins[name])[1:-1]}")
-            else:
-                meaning = f"{FIELDS[name].description} ({requirement(name)}; default {spell(FIELDS[name].default, none=none)})"
-                lines += textwrap.wrap(meaning, 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-                lines.append(setting)
-        blocks.append("\n".join(lines) + "\n")
+        content = {"config": tables, "origins": dict(origins)} if origins else tables
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    written_in = _LANGUAGES[language]
+    if origins:
+        blocks = [_table_with_origins(config, table, written_in, origins) for table in TABLES]
+    else:
+        blocks = [_HEAD, *(_explained_table(config, table, written_in) for table in TABLES)]
     return "\n".join(blocks)
 
 
+def _table_with_origins(
+    config: Config, table: str, language: _Language, origins: Mapping[str, str]
+) -> str:
+    lines = [language.table.format(table)]
+    for key, value in getattr(config, table):
+        setting = _setting(key, value, language)
+        origin = spell(origins[f"{table}.{key}"])[1:-1]  # escaped, without its quotes
+        lines.append(f"{setting}  # {origin}")
+    return "\n".join(lines) + "\n"
+
+
+def _explained_table(config: Config, table: str, language: _Language) -> str:
+    summary = (TABLES[table].__doc__ or "").splitlines()[0]
+    lines = [f"# {summary}", language.table.format(table)]
+    comment = f"{language.indent}# "
+    for key, value in getattr(config, table):
+        field = FIELDS[f"{table}.{key}"]
+        default = spell(field.default, none=language.none)
+        meaning = f"{field.description} ({requirement(f'{table}.{key}')}; default {default})"
+        lines += textwrap.wrap(
+            meaning,
+            WIDTH,
+            initial_indent=comment,
+            subsequent_indent=comment,
+            break_on_hyphens=False,
+        )
+        lines.append(_setting(key, value, language))
+    return "\n".join(lines) + "\n"
+
+
+def _setting(key: str, value: object, language: _Language) -> str:
+    return language.indent + language.setting.format(key, spell(value, none=language.none))
+
+
 def render_init(preset: str, source: str | None = None, *, cwd: Path | None = None) -> str:
-    """What `tinygpt init --preset P --source S` writes: the preset's values, complete and explained.
+    """What `tinygpt init --preset P --source S` writes: the preset, complete and explained.
 
     Args:
+        preset: name of the preset.
         source: a value of `data.source`, relative to `cwd`; None keeps the preset's.
+        cwd: the working directory; None for the process's own.
 
     Raises:
         ConfigError: no such preset.
     """
-    loaded = load_config(preset=preset, flags={"data.source": ("--source", source)}, cwd=cwd, environ={})
+    loaded = load_config(
+        preset=preset, flags={"data.source": ("--source", source)}, cwd=cwd, environ={}
+    )
     return f"# Written by `tinygpt init --preset {preset}`.\n" + render(loaded.config, "toml")

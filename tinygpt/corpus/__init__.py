@@ -1,4 +1,4 @@
-"""Where stories come from: the hub, files, standard input, or tinygpt itself. Each is an iterator of texts."""
+"""Where documents come from: the hub, files, standard input, or tinygpt's own generator."""
 
 import gzip
 import itertools
@@ -9,17 +9,18 @@ from typing import BinaryIO
 from tinygpt.config.source import BuiltinSource, FileSource, HubSource, parse_source
 from tinygpt.config.tables import DataConfig
 from tinygpt.corpus import builtin, files, readers
-from tinygpt.report import Report
+from tinygpt.progress import Reporter
+from tinygpt.records import SourceRecord
 
 
 def fingerprint(data: DataConfig) -> str:
-    """What `data.source` holds, to stand in the corpus key instead of its spelling.
+    """A hash or name of the content of `data.source`, which replaces its spelling in the cache key.
 
     Files: a hash of names and bytes. Hub: `org/name@commit`. Builtin: generator version and seed.
 
     Raises:
-        InputError: there is no such file or data set.
-        NetworkError: the hub is needed and not there.
+        InputError: there is no such file or dataset.
+        NetworkError: the hub is needed and cannot be reached.
     """
     match parse_source(data.source):
         case BuiltinSource(seed):
@@ -32,64 +33,77 @@ def fingerprint(data: DataConfig) -> str:
             return files.fingerprint(files.find(pattern))
 
 
-class Stories:
-    """The stories of a source as Unicode text, at most `data.max_stories`, cleaned if asked; iterate once.
+class Documents:
+    """The documents of a source as Unicode text, cleaned if asked; iterate once.
+
+    There are at most `data.max_documents` of them.
 
     Args:
         data: the table [data].
-        report: told how a file is read, and of a connection that broke.
+        reporter: receives notes on how a file is read, and on a connection that broke.
 
     Attributes:
-        empty: texts without a visible character, which are dropped.
-        repaired: stories in which half a surrogate pair, which UTF-8 cannot hold, became U+FFFD.
-        source: what they are, for programs; no path and no commit, so that equal stories give equal artifacts.
-        title: the same for people.
+        empty: documents without a visible character, which are dropped.
+        repaired: documents with half a surrogate pair, which UTF-8 cannot encode; U+FFFD replaces
+            it.
+        source: the source for programs.
+        title: the source for people.
 
     Raises:
-        InputError: the source is not what it should be; while iterating, too.
-        NetworkError: the hub is needed and not there.
+        InputError: the source is missing or malformed; while iterating, too.
+        NetworkError: the hub is needed and cannot be reached.
     """
 
-    def __init__(self, data: DataConfig, report: Report) -> None:
-        self.empty = self.repaired = 0
+    source: SourceRecord
+
+    def __init__(self, data: DataConfig, reporter: Reporter) -> None:
+        self.empty = 0
+        self.repaired = 0
         self._data = data
+        self._texts: Iterator[str]
         match parse_source(data.source):
             case BuiltinSource(seed):
                 self.title = f"builtin, seed {seed}: {builtin.LABEL}"
-                self.source: dict[str, str | int] = {"kind": "builtin", "seed": seed, "label": builtin.LABEL}
-                self._texts: Iterator[str] = itertools.islice(builtin.stories(seed), data.max_stories or builtin.DEFAULT_STORIES)
+                self.source = {"kind": "builtin", "seed": seed, "label": builtin.LABEL}
+                count = data.max_documents or builtin.DEFAULT_STORIES
+                self._texts = itertools.islice(builtin.stories(seed), count)
             case HubSource() as source:
                 from tinygpt.corpus import hub
 
                 self.title = f"{source.repo}, split {data.split}"
                 self.source = {"kind": "hub", "name": source.repo, "split": data.split}
-                self._texts = hub.stories(source, data.split, data.text_field, report)
+                self._texts = hub.documents(source, data.split, data.text_field, reporter)
             case FileSource(pattern):
                 found = files.find(pattern)
                 self.title = "1 file" if len(found) == 1 else f"{len(found):,} files"
                 self.source = {"kind": "files", "files": len(found)}
-                self._texts = readers.stories(found, data.text_field, report)
+                self._texts = readers.documents(found, data.text_field, reporter)
 
     def __iter__(self) -> Iterator[str]:
-        return itertools.islice(self._kept(), self._data.max_stories)
+        return itertools.islice(self._not_empty(), self._data.max_documents)
 
-    def _kept(self) -> Iterator[str]:
+    def _not_empty(self) -> Iterator[str]:
         for text in self._texts:
-            if self._data.clean:
-                from ftfy import fix_encoding
-
-                text = fix_encoding(text)
-            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                self.repaired += 1
-            if text.strip():
-                yield text
+            document = self._repair(text)
+            if document.strip():
+                yield document
             else:
                 self.empty += 1
 
+    def _repair(self, text: str) -> str:
+        if self._data.clean:
+            from ftfy import fix_encoding
 
-def read_stories(stream: BinaryIO) -> Iterator[str]:
-    """The stories of a corpus artifact, from its `stories.jsonl.gz`."""
+            text = fix_encoding(text)
+        if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
+            return text
+        self.repaired += 1
+        # UTF-16 joins the halves of a pair; a half that is left over becomes U+FFFD
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def read_documents(stream: BinaryIO) -> Iterator[str]:
+    """The documents of a corpus artifact, from its `documents.jsonl.gz`."""
     with gzip.GzipFile(fileobj=stream) as lines:
         for line in lines:
             yield json.loads(line)

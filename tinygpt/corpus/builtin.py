@@ -1,6 +1,7 @@
-"""The stories that tinygpt writes itself, so that a first run needs neither network nor files.
+"""The stories that tinygpt generates itself: a first run needs neither network nor files.
 
-Story i of a seed is a function of (VERSION, seed, i): a plot of plots.txt with a cast and its words drawn at random.
+Story i of a seed is a function of (VERSION, seed, i): a plot of plots.txt, with a cast and words
+drawn at random.
 """
 
 import functools
@@ -12,13 +13,14 @@ from importlib.resources import files
 from typing import NamedTuple, TypeVar
 
 VERSION = 1
-"""Raised whenever a seed's stories change: it stands in the corpus key."""
+"""Part of the cache key of a corpus; raise it whenever the stories of a seed change."""
 
 DEFAULT_STORIES = 20_000
-"""Stories told when `data.max_stories` is none: the generator itself never ends."""
+"""Stories generated if `data.max_documents` is none: the generator itself never ends."""
 
 LABEL = "template stories, not comparable"
-"""Stands beside every number measured on these stories: templates are easier to predict than writers."""
+"""Stands beside every number measured on these stories: templates are easier to predict than
+human writers."""
 
 T = TypeVar("T")
 _HE = ("he", "him", "his", "He", "His")
@@ -27,7 +29,14 @@ _CHOICE = re.compile(r"<([^<>]*)>")
 
 
 class Character(NamedTuple):
-    """Someone in a story: a name, how a narrator introduces them, and their pronouns, also as a sentence starts with them."""
+    """Someone in a story.
+
+    Args:
+        name: e.g., "Lily".
+        kind: how a narrator introduces them, e.g., "a little girl".
+        he, him, his: their pronouns.
+        He, His: the pronouns at the start of a sentence.
+    """
 
     name: str
     kind: str
@@ -44,7 +53,7 @@ class Character(NamedTuple):
 
 
 def stories(seed: int) -> Iterator[str]:
-    """All stories of a seed, without an end."""
+    """The stories of a seed, without end."""
     return (story(seed, index) for index in itertools.count())
 
 
@@ -55,27 +64,41 @@ def story(seed: int, index: int) -> str:
     template = introduction + " " + _pick(rng, plots)
     while "<" in template:
         template = _CHOICE.sub(lambda match: _pick(rng, match[1].split("|")).lstrip(), template)
-    slots = {name: _pick(rng, entries) for name, entries in _tables().items()} | cast(rng)
-    text = template.format_map(slots).format_map(slots)  # twice: the words of a slot may name the cast
+    words = {name: _pick(rng, entries) for name, entries in _tables().items()}
+    slots = {**words, **cast(rng)}
+    # The words of a slot may themselves have slots for the cast, so these are filled in second.
+    with_words = template.format_map(slots)
+    text = with_words.format_map(slots)
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
     return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", "\n\n".join(paragraphs))
 
 
 def cast(rng: random.Random) -> dict[str, Character]:
-    """A hero `h`, a friend `f` (another child, or for an animal one of another kind) and a grown-up `m`."""
+    """A hero `h`, a friend `f` and a grown-up `m`.
+
+    The friend of a child is another child, that of an animal an animal of another kind.
+    """
     animals = rng.random() < 0.4
-    hero = friend = _character(rng, animal=animals)
-    while friend.name == hero.name or (animals and friend.kind.split()[-1] == hero.kind.split()[-1]):
+    hero = _character(rng, animal=animals)
+    friend = _character(rng, animal=animals)
+    while friend.name == hero.name or (animals and _noun(friend) == _noun(hero)):
         friend = _character(rng, animal=animals)
     parent = _pick(rng, ("Mom", "Dad", "Grandma", "Grandpa"))
-    return {"h": hero, "f": friend, "m": Character(parent, parent, *(_SHE if parent in ("Mom", "Grandma") else _HE))}
+    pronouns = _SHE if parent in ("Mom", "Grandma") else _HE
+    return {"h": hero, "f": friend, "m": Character(parent, parent, *pronouns)}
 
 
 def _character(rng: random.Random, *, animal: bool) -> Character:
     sex = "girl" if rng.random() < 0.5 else "boy"
     noun = _pick(rng, _tables()["animal"]) if animal else sex
     adjective = _pick(rng, ("little", "small", "young"))
-    return Character(str(_pick(rng, _tables()[sex])), f"a {adjective} {noun}", *(_SHE if sex == "girl" else _HE))
+    name = str(_pick(rng, _tables()[sex]))
+    pronouns = _SHE if sex == "girl" else _HE
+    return Character(name, f"a {adjective} {noun}", *pronouns)
+
+
+def _noun(character: Character) -> str:
+    return character.kind.split()[-1]
 
 
 @functools.cache
@@ -91,10 +114,12 @@ def _tables() -> dict[str, list[str | list[str]]]:
     tables: dict[str, list[str | list[str]]] = {}
     for table in re.split(r"\n(?! )", _sections()[0]):
         name, _, entries = " ".join(table.split()).partition(": ")
-        tables[name] = [entry.split(" / ") if " / " in entry else entry for entry in entries.split("; ")]
+        tables[name] = [
+            entry.split(" / ") if " / " in entry else entry for entry in entries.split("; ")
+        ]
     return tables
 
 
 def _pick(rng: random.Random, items: Sequence[T]) -> T:
-    # Python promises the sequence of random() for a seed across its versions, but not that of choice().
+    # Python guarantees that a seed gives the same random() in all its versions, but not choice().
     return items[int(rng.random() * len(items))]

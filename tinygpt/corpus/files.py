@@ -1,4 +1,4 @@
-"""Files of stories: which ones a spelling means, and the fingerprint of their bytes. readers.py reads them."""
+"""Files of documents: finding them, and the fingerprint of their bytes. readers.py reads them."""
 
 import atexit
 import functools
@@ -20,8 +20,14 @@ from tinygpt.hashing import hash_file, hash_json
 _FORMAT = re.compile(rf"({'|'.join(map(re.escape, TEXT_SUFFIXES))})(\.gz)?$", re.IGNORECASE)
 
 
-class StoryFile(NamedTuple):
-    """A file of stories: where it is, how errors call it, how the fingerprint calls it."""
+class DocumentFile(NamedTuple):
+    """A file of documents.
+
+    Args:
+        path: where it is.
+        name: its name in errors.
+        label: its name in the fingerprint, which ends in its format.
+    """
 
     path: Path
     name: str
@@ -34,7 +40,7 @@ class StoryFile(NamedTuple):
 
     @property
     def packed(self) -> bool:
-        """Whether the bytes on disk are gzip's."""
+        """Whether the bytes on disk are compressed by gzip."""
         return self.label.lower().endswith(".gz")
 
     def open(self) -> BinaryIO:
@@ -42,11 +48,12 @@ class StoryFile(NamedTuple):
         return cast(BinaryIO, gzip.open(self.path)) if self.packed else self.path.open("rb")
 
 
-def find(pattern: str) -> list[StoryFile]:
-    """The files that a file name, a folder (with its subfolders), a glob pattern or `-` stands for, sorted by name.
+def find(pattern: str) -> list[DocumentFile]:
+    """The files that a file name, a folder (with its subfolders), a glob pattern or `-` names.
 
-    The label of a single file is its format, that of others their name inside the folder: moving or renaming what was asked for
-    does not make another corpus.
+    They are sorted by name. The label of a single file is its format; the label of one of several
+    is its name inside the common folder. So moving or renaming the file or folder that was asked
+    for does not make another corpus.
 
     Raises:
         InputError: there is none, or it has a format that tinygpt does not read.
@@ -55,38 +62,62 @@ def find(pattern: str) -> list[StoryFile]:
         return [_standard_input()]
     path = Path(pattern)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        candidates = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
     elif path.exists():
-        found = [path]
+        candidates = [path]
     else:
-        found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207  (pathlib's glob takes no absolute one)
-    found = [file for file in found if file.is_file() and _format(file.name)]
+        # pathlib's glob takes no absolute pattern
+        candidates = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+    found = [file for file in candidates if file.is_file() and _format(file.name)]
     if not found:
-        problem = "is no file or folder of stories" if path.exists() else "does not exist"
-        formats = f"a file of stories ends in {', '.join(TEXT_SUFFIXES)} (each also .gz)"
-        raise InputError(f"`{pattern}` {problem}", hint=f"{formats}; data sets of the hub are `org/name`")
+        raise _nothing_found(pattern)
     if found == [path]:
-        return [StoryFile(path, path.name, _format(path.name))]
+        return [DocumentFile(path, path.name, _format(path.name))]
     base = path if path.is_dir() else Path(os.path.commonpath([file.parent for file in found]))
-    names = {file.relative_to(base).as_posix(): file for file in found}
-    return [StoryFile(names[name], name, name) for name in sorted(names)]
+    path_by_name = {file.relative_to(base).as_posix(): file for file in found}
+    return [DocumentFile(path_by_name[name], name, name) for name in sorted(path_by_name)]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _nothing_found(pattern: str) -> InputError:
+    path = Path(pattern)
+    if path.is_dir():
+        problem = "contains no text file that tinygpt can read"
+    elif path.exists():
+        problem = "is not a text file that tinygpt can read"
+    else:
+        problem = "does not exist"
+    formats = f"text files end in {', '.join(TEXT_SUFFIXES)} (each also .gz)"
+    return InputError(
+        f"`{pattern}` {problem}", hint=f"{formats}; datasets of the hub are written `org/name`"
+    )
 
 
 @functools.cache
-def _standard_input() -> StoryFile:
-    """Standard input, copied once to a temporary file that goes with the process: JSON lines if it starts with `{`, else text."""
+def _standard_input() -> DocumentFile:
+    """Standard input, copied once to a temporary file that is removed at exit.
+
+    It is read as JSON lines if it starts with `{`, else as text.
+    """
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("standard input is a terminal", hint="pipe the stories in, e.g., `tinygpt run --source - < stories.txt`")
+        raise InputError(
+            "standard input is a terminal",
+            hint="pipe the text in, e.g., `tinygpt run --source - < my.txt`",
+        )
     folder = Path(tempfile.mkdtemp(prefix="tinygpt-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "stdin"
     with path.open("w+b") as copy:
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.seek(0)
-        return StoryFile(path, "standard input", ".jsonl" if copy.read(1) == b"{" else ".txt")
+        label = ".jsonl" if copy.read(1) == b"{" else ".txt"
+    return DocumentFile(path, "standard input", label)
 
 
-def fingerprint(files: Sequence[StoryFile]) -> str:
+def fingerprint(files: Sequence[DocumentFile]) -> str:
     """SHA-256 over the labels and bytes of the files.
 
     Raises:
@@ -102,5 +133,6 @@ def fingerprint(files: Sequence[StoryFile]) -> str:
 
 
 def _format(name: str) -> str:
-    """The ending that decides how a file is read, in lower case, `.gz` included; empty if tinygpt does not read it."""
-    return match[0].lower() if (match := _FORMAT.search(name)) else ""
+    """The suffix that decides how a file is read, in lower case and with `.gz`; empty for none."""
+    match = _FORMAT.search(name)
+    return match[0].lower() if match else ""

@@ -1,7 +1,8 @@
-"""Data sets of the Hugging Face hub, streamed: the only module of tinygpt that meets the network.
+"""Datasets of the Hugging Face hub, streamed: the only module of tinygpt that uses the network.
 
-One request by the standard library comes first: it turns the revision into a commit, and tells in seconds whether there is a
-network at all. Only then is `datasets` imported, whose own retries would hide that for many minutes.
+One request with the standard library comes first: it resolves the revision to a commit, and shows
+within seconds whether there is a network at all. Only then is `datasets` imported, whose retries
+would hide a missing network for many minutes.
 """
 
 import functools
@@ -22,61 +23,78 @@ from urllib.request import Request, urlopen
 from tinygpt.config.source import HubSource
 from tinygpt.corpus.readers import import_datasets, reason, texts_of
 from tinygpt.errors import InputError, NetworkError, TinygptError
-from tinygpt.report import Report
+from tinygpt.progress import Reporter
 
 ASK_SECONDS = 5.0
-"""For the connection, and again for each silence in the answer, of the first request; three times that for all of it."""
+"""Limit of the first request for its connection, and for each silence in the answer; three times
+that for all of it."""
 
 OPEN_SECONDS = 60.0
-"""For `datasets` to find the files of a data set."""
+"""Limit for `datasets` to find the files of a dataset."""
 
 READ_SECONDS = 6
-"""A silence that `huggingface_hub` takes for a lost connection; it asks six times in all, within a minute."""
+"""A silence after which `huggingface_hub` considers a connection lost. It tries six times in all,
+within a minute."""
 
 TRIES = 3
-"""Times in a row that a stream which broke is opened again where it broke."""
+"""How many times in a row a broken stream is opened again where it broke."""
 
-WITHOUT_NETWORK = "without a network, use `--preset demo`, or a file: `--source stories.txt`"
+WITHOUT_NETWORK = "without a network, use `--preset demo`, or a file: `--source my.txt`"
 
 T = TypeVar("T")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fingerprint(source: HubSource) -> str:
-    """`org/name@commit`; a revision that is a whole commit already is not asked for.
+    """`org/name@commit`; a revision that is a full commit already is not looked up.
 
     Raises:
         NetworkError, InputError: as commit.
     """
-    whole = source.revision and _COMMIT.fullmatch(source.revision)
-    return f"{source.repo}@{source.revision if whole else commit(source)}"
+    if source.revision and _COMMIT.fullmatch(source.revision):
+        return f"{source.repo}@{source.revision}"
+    return f"{source.repo}@{commit(source)}"
 
 
-def stories(source: HubSource, split: str, field: str, report: Report) -> Iterator[str]:
-    """The texts of a data set, in order, empty ones included.
+def documents(source: HubSource, split: str, field: str, reporter: Reporter) -> Iterator[str]:
+    """The texts of a dataset, in order, empty ones included.
 
-    A connection that breaks is opened again, and what was read already is skipped: every row comes once.
+    A connection that breaks is opened again, and the rows already read are skipped, so that every
+    row comes once.
+
+    Args:
+        source: the dataset.
+        split: e.g., "train".
+        field: the column that holds the text.
+        reporter: receives a note when a connection broke.
 
     Raises:
-        NetworkError: no network, or it went away for longer than a minute.
-        InputError: no such data set, split or field, or no access to it.
+        NetworkError: there is no network, or none for longer than a minute.
+        InputError: there is no such dataset, split or field, or no access to it.
     """
     revision = commit(source)
-    read, failures = 0, 0
-    heard = time.monotonic()
+    done = 0
+    failures = 0
+    last_success = time.monotonic()
     while True:
         try:
             rows = _within(OPEN_SECONDS, functools.partial(_open, source.repo, revision, split))
-            for text in texts_of(rows.skip(read) if read else rows, field, f"`{source.repo}`"):
+            rest = rows.skip(done) if done else rows
+            for text in texts_of(rest, field, f"`{source.repo}`"):
                 yield text
-                read += 1
-                failures, heard = 0, time.monotonic()
+                done += 1
+                failures = 0
+                last_success = time.monotonic()
             return
         except _network_errors() as error:
             failures += 1
-            if failures > TRIES or time.monotonic() - heard > OPEN_SECONDS / 2:
-                raise _lost(f"the connection to {endpoint()} was lost at story {read + 1:,}", error) from error
-            report.note(f"the connection to {endpoint()} broke at story {read + 1:,}; opening it again")
+            silence = time.monotonic() - last_success
+            if failures > TRIES or silence > OPEN_SECONDS / 2:
+                raise _lost(
+                    f"the connection to {endpoint()} was lost at document {done + 1:,}", error
+                ) from error
+            broke = f"the connection to {endpoint()} broke at document {done + 1:,}"
+            reporter.note(f"{broke}; opening it again")
 
 
 def endpoint() -> str:
@@ -86,15 +104,18 @@ def endpoint() -> str:
 
 @functools.cache
 def commit(source: HubSource) -> str:
-    """The commit a data set's revision stands for, asked once per process.
+    """The commit that a dataset's revision stands for, looked up once per process.
 
     Raises:
         NetworkError: the hub cannot be reached, or HF_HUB_OFFLINE forbids it.
-        InputError: it has no such data set or revision, or does not show it to you.
+        InputError: it has no such dataset or revision, or does not give access to it.
     """
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
-            raise NetworkError(f"`{source.repo}` is on the hub, and {name} forbids to use the network", hint=WITHOUT_NETWORK)
+            raise NetworkError(
+                f"`{source.repo}` is on the hub, and {name} forbids using the network",
+                hint=WITHOUT_NETWORK,
+            )
     revision = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
     url = f"{endpoint()}/api/datasets/{quote(source.repo)}{revision}"
     try:
@@ -106,52 +127,70 @@ def commit(source: HubSource) -> str:
     match answer:
         case {"sha": str(sha)} if _COMMIT.fullmatch(sha):
             return sha
-    raise NetworkError(f"{endpoint()} does not answer like a hub of data sets", hint=WITHOUT_NETWORK)
+    raise NetworkError(f"{endpoint()} does not answer like a hub of datasets", hint=WITHOUT_NETWORK)
 
 
 def _get(url: str) -> object:
     request = Request(url, headers={"User-Agent": "tinygpt"})
-    if token := os.environ.get("HF_TOKEN"):
+    token = os.environ.get("HF_TOKEN")
+    if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     with urlopen(request, timeout=ASK_SECONDS) as response:
         return json.load(response)
 
 
 def _refused(error: HTTPError, source: HubSource) -> TinygptError:
-    """What an HTTP status other than success means."""
-    if error.code in (401, 403, 404):
-        asked = f"`{source.repo}`" + (f", revision `{source.revision}`," if source.revision else "")
-        hint = f"check the name; a private or gated one needs access and HF_TOKEN; a folder is written `./{source.repo}`"
-        return InputError(f"{endpoint()} has no data set {asked} for you (HTTP {error.code})", hint=hint)
-    return NetworkError(f"{endpoint()} answers HTTP {error.code} ({error.reason})", hint=WITHOUT_NETWORK)
+    """Our error for an HTTP status other than success."""
+    if error.code not in (401, 403, 404):
+        message = f"{endpoint()} answers HTTP {error.code} ({error.reason})"
+        return NetworkError(message, hint=WITHOUT_NETWORK)
+    wanted = f"`{source.repo}`"
+    if source.revision:
+        wanted += f" at revision `{source.revision}`"
+    return InputError(
+        f"{endpoint()} has no dataset {wanted}, or denies access to it (HTTP {error.code})",
+        hint="check the name; private and gated datasets need access and HF_TOKEN; "
+        f"a folder is written `./{source.repo}`",
+    )
 
 
 def _open(repo: str, revision: str, split: str) -> Any:
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(READ_SECONDS))
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(READ_SECONDS))
     datasets = import_datasets()
-    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # huggingface_hub retries within each read, and `stories` opens again
+    # huggingface_hub retries within each read, and `documents` opens the stream again
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1
     datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     try:
         return datasets.load_dataset(repo, split=split, streaming=True, revision=revision)
-    except (FileNotFoundError, ValueError, RuntimeError, ImportError) as error:  # no stories there, no such split, a script
-        message = f"cannot read the data set `{repo}`, split `{split}`: {reason(error)}"
-        raise InputError(message, hint=f"its splits and files: {endpoint()}/datasets/{repo}") from error
+    # no data files, no such split, a dataset that is a script
+    except (FileNotFoundError, ValueError, RuntimeError, ImportError) as error:
+        raise InputError(
+            f"cannot read the dataset `{repo}`, split `{split}`: {reason(error)}",
+            hint=f"its splits and files: {endpoint()}/datasets/{repo}",
+        ) from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the clients raise that `datasets` uses, of those that are loaded; httpx's errors are no OSErrors."""
+    """What the HTTP clients raise that `datasets` has loaded; httpx's errors are not OSErrors."""
     clients = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return (OSError, *(client.HTTPError for client in clients if client is not None))
 
 
 def _lost(message: str, error: Exception) -> NetworkError:
-    cause = getattr(error, "reason", None)  # urllib's URLError wraps the error that says why
-    return NetworkError(f"{message}: {reason(cause if isinstance(cause, Exception) else error)}", hint=WITHOUT_NETWORK)
+    wrapped = getattr(error, "reason", None)  # urllib's URLError wraps the error that says why
+    cause = wrapped if isinstance(wrapped, Exception) else error
+    return NetworkError(f"{message}: {reason(cause)}", hint=WITHOUT_NETWORK)
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of `call`, or TimeoutError: no library's timeout covers the look-up of a name, or all of several requests."""
+    """The result of `call`.
+
+    No library's timeout covers the look-up of a name, or all of several requests.
+
+    Raises:
+        TimeoutError: it took longer than `seconds`; it goes on in a thread that nobody waits for.
+    """
     future: Future[T] = Future()
 
     def work() -> None:

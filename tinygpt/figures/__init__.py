@@ -1,1 +1,4 @@
-"""Records to pictures: matplotlib's object API only, never pyplot. Call everything here inside `style.style()`."""
+"""Turn analyses into pictures, with matplotlib's object API only, never pyplot.
+
+Call everything here inside `style.style()`.
+"""

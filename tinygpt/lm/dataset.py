@@ -1,14 +1,13 @@
-"""Stories as tokens: which story is held out, what lies on disk, and which tokens a training step sees.
+"""Documents as tokens: the validation split, the token files on disk, and the batches of a step.
 
-On disk a split is the token ids of its stories as raw little-endian uint16, each story followed by the end-of-story token: the
-`train.bin` and `val.bin` of nanoGPT.
+On disk a split is the token ids of its documents as raw little-endian uint16, each document
+followed by the end-of-text token: the `train.bin` and `val.bin` of nanoGPT.
 """
 
 import hashlib
-import itertools
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -23,23 +22,24 @@ BATCH_CHARACTERS = 1 << 19  # encoded at once: about 30 MB of encodings
 TOKEN = np.dtype("<u2")
 
 
-def story_hash(text: str) -> int:
-    """The first 64 bits of the SHA-256 of a story."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+def document_hash(text: str) -> int:
+    """The first 64 bits of the SHA-256 of a document."""
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(data).digest()[:8])
 
 
 def is_validation(text: str, val_fraction: float) -> bool:
-    """Whether a story is held out; equal stories always fall on the same side."""
-    return story_hash(text) < val_fraction * 2**64
+    """Whether a document belongs to the validation split; equal documents share a split."""
+    return document_hash(text) < val_fraction * 2**64
 
 
-class EncodedStory(NamedTuple):
-    """A story of the corpus, tokenized.
+class EncodedDocument(NamedTuple):
+    """A document of the corpus, tokenized.
 
     Args:
-        text: of the story.
+        text: of the document.
         split: "train" or "val".
-        tokens: token ids, the end-of-story token last, as they lie on disk.
+        tokens: token ids as they are stored on disk, the end-of-text token last.
     """
 
     text: str
@@ -47,30 +47,43 @@ class EncodedStory(NamedTuple):
     tokens: Tokens
 
 
-def encode_stories(stories: Iterable[str], tokenizer: Tokenizer, val_fraction: float) -> Iterator[EncodedStory]:
-    """Tokenize and split a corpus of any size; a few hundred stories are in memory at a time.
+def encode_documents(
+    documents: Iterable[str], tokenizer: Tokenizer, val_fraction: float
+) -> Iterator[EncodedDocument]:
+    """Tokenize and split a corpus of any size, holding a few hundred documents in memory at a time.
 
     Raises:
-        InputError: a story holds a lone surrogate.
+        InputError: a document contains a lone surrogate.
     """
-    seen = 0
+    batch: list[str] = []
+    characters = 0
+    for text in documents:
+        batch.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield from _encode_batch(batch, tokenizer, val_fraction)
+            batch = []
+            characters = 0
+    if batch:
+        yield from _encode_batch(batch, tokenizer, val_fraction)
 
-    def batch_number(text: str) -> int:
-        nonlocal seen
-        seen += len(text)
-        return seen // BATCH_CHARACTERS
 
-    for _, batch in itertools.groupby(stories, batch_number):
-        texts = list(batch)
-        for text, token_ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-            token_ids.append(tokenizer.end_of_story)
-            yield EncodedStory(text, "val" if is_validation(text, val_fraction) else "train", np.asarray(token_ids, TOKEN))
+def _encode_batch(
+    texts: Sequence[str], tokenizer: Tokenizer, val_fraction: float
+) -> Iterator[EncodedDocument]:
+    for text, token_ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        token_ids.append(tokenizer.end_of_text)
+        split = "val" if is_validation(text, val_fraction) else "train"
+        yield EncodedDocument(text, split, np.asarray(token_ids, TOKEN))
 
 
-def empty_split(name: str, stories: int, val_fraction: float) -> InputError:
-    """What to say of a split that holds none of the stories."""
-    message = f"none of the {stories} stories is in the {name} split with `dataset.val_fraction` = {val_fraction}"
-    return InputError(message, hint="give more stories, or change `dataset.val_fraction`")
+def empty_split(name: str, documents: int, val_fraction: float) -> InputError:
+    """The error for a split that received none of the documents."""
+    return InputError(
+        f"none of the {documents} documents is in the {name} split "
+        f"with `dataset.val_fraction` = {val_fraction}",
+        hint="give more text, or change `dataset.val_fraction`",
+    )
 
 
 def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
@@ -82,59 +95,81 @@ def read_tokens(stream: BinaryIO, vocab_size: int) -> Tokens:
     Returns:
         (n,) with n >= 1.
     Raises:
-        CorruptArtifactError: the file is empty, holds half a token, or an id that the tokenizer does not have.
+        CorruptArtifactError: the file is empty, ends in half a token, or contains an id that the
+            tokenizer does not have.
     """
     with stream:
         size = os.fstat(stream.fileno()).st_size
         if size == 0 or size % TOKEN.itemsize:
-            raise CorruptArtifactError(f"a file of tokens has {size} bytes; it takes two for each token, and at least one token")
-        tokens: Tokens = np.frombuffer(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ), TOKEN)
-    if (highest := int(tokens.max())) >= vocab_size:
-        raise CorruptArtifactError(f"a file of tokens holds id {highest}; the tokenizer has {vocab_size} entries")
+            raise CorruptArtifactError(
+                f"a token file has {size} bytes; it needs two for each token and at least one token"
+            )
+        mapped = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
+    tokens: Tokens = np.frombuffer(mapped, TOKEN)
+    highest = int(tokens.max())
+    if highest >= vocab_size:
+        raise CorruptArtifactError(
+            f"a token file contains id {highest}; the tokenizer has {vocab_size} entries"
+        )
     return tokens
 
 
-def story_spans(tokens: Tokens, end_of_story: int) -> NDArray[np.int64]:
-    """Where stories begin and end: (stories, 2) of start and stop, the end-of-story token included.
+def document_spans(tokens: Tokens, end_of_text: int) -> NDArray[np.int64]:
+    """Start and stop of each document, (documents, 2), its end-of-text token included.
 
-    Tokens after the last end-of-story token are one story more.
+    Tokens after the last end-of-text token form one more document.
     """
-    ends = np.flatnonzero(tokens == end_of_story) + 1
-    stops = np.union1d(ends, len(tokens)) if len(tokens) else ends
-    return np.stack((np.append(0, stops)[:-1], stops), axis=1)
+    stops = np.flatnonzero(tokens == end_of_text) + 1
+    if len(tokens):
+        stops = np.union1d(stops, len(tokens))
+    starts = np.append(0, stops)[:-1]
+    return np.stack((starts, stops), axis=1)
 
 
 class Batches:
     """Which tokens each step trains on: a function of (seed, step), with no state to save.
 
-    The sequences of all steps form one endless stream, of which a step takes the next few. The stream is a series of epochs. An
-    epoch cuts the tokens into windows that do not overlap, from a start drawn anew for each epoch, and takes every window once,
-    in an order drawn anew. How a step's sequences are laid out over micro-batches, accumulation or ranks does not matter.
+    The sequences of all steps form one endless stream, and each step takes the next few. The stream
+    is a series of epochs. Each epoch draws a start, cuts the tokens from there into windows that do
+    not overlap, and takes every window once, in an order drawn for that epoch. How a step's
+    sequences are divided among micro-batches, accumulation or processes does not matter.
 
-    Of the windows, a share drawn by chance then moves back to the end-of-story token before the story in which it begins: where a
-    story stands from its first word on, who is in it can be known, and that is how a model is asked for one.
+    A share of the windows, chosen at random, then moves back to the end-of-text token before the
+    document in which it begins. Such a window contains the beginning of the document, to which the
+    rest refers back, and it begins in the same way as a text that is generated without a prompt.
 
     Args:
         tokens: the train split.
         context_length: T, the length of a sequence.
-        seed: of starts, orders and which windows move.
-        story_starts: the share of windows that begin with a story.
+        seed: of the starts, the orders and the choice of windows that move.
+        document_starts: the share of windows that begin with a document.
     Raises:
-        InputError: there are not T + 1 tokens.
+        InputError: there are fewer than T + 1 tokens.
     """
 
-    def __init__(self, tokens: Tokens, context_length: int, seed: int, story_starts: float = 0.0) -> None:
+    def __init__(
+        self, tokens: Tokens, context_length: int, seed: int, document_starts: float = 0.0
+    ) -> None:
         targets = len(tokens) - 1
         if targets < context_length:
-            needed = f"one window of `model.context_length` = {context_length} takes {context_length + 1}"
-            hint = "give more stories, or a smaller `model.context_length`"
-            raise InputError(f"the train split has {len(tokens)} tokens; {needed}", hint=hint)
-        self.tokens, self.context_length, self.seed = tokens, context_length, seed
-        self.n_windows = max(1, (targets - context_length + 1) // context_length)  # fit behind any start below T
-        self._starts = min(context_length, targets - self.n_windows * context_length + 1)
-        self._epoch, self._offsets = -1, np.empty(0, np.int64)
-        self._moving = story_starts * 2.0**64
-        self._stories = np.append(0, np.flatnonzero((tokens == Tokenizer.end_of_story) & (story_starts > 0)))
+            raise InputError(
+                f"the train split has {len(tokens)} tokens; one window of "
+                f"`model.context_length` = {context_length} needs {context_length + 1}",
+                hint="give more text, or a smaller `model.context_length`",
+            )
+        self.tokens = tokens
+        self.context_length = context_length
+        self.seed = seed
+        # As many windows as fit after any start below T
+        self.n_windows = max(1, (targets - context_length + 1) // context_length)
+        self._possible_starts = min(context_length, targets - self.n_windows * context_length + 1)
+        self._epoch = -1  # the epoch that _offsets belongs to
+        self._offsets = np.empty(0, np.int64)
+        self._move_below = document_starts * 2.0**64  # a window whose random word is lower moves
+        self._document_starts = np.zeros(1, np.int64)
+        if document_starts > 0:
+            ends = np.flatnonzero(tokens == Tokenizer.end_of_text)
+            self._document_starts = np.append(0, ends)
 
     def offsets(self, step: int, sequences: int) -> NDArray[np.int64]:
         """Where the sequences of a step begin.
@@ -145,20 +180,38 @@ class Batches:
         Returns:
             (sequences,) positions in the tokens.
         """
-        epochs, places = np.divmod(np.arange(step * sequences, (step + 1) * sequences), self.n_windows)
-        return np.concatenate([self._epoch_offsets(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        in_stream = np.arange(step * sequences, (step + 1) * sequences)
+        epochs, places = np.divmod(in_stream, self.n_windows)
+        parts = []
+        for epoch in np.unique(epochs):
+            parts.append(self._epoch_offsets(int(epoch))[places[epochs == epoch]])
+        return np.concatenate(parts)
 
     def windows(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The sequences that begin at `offsets` and, for each of their tokens, the next one: twice (B, T)."""
-        both = self.tokens[offsets[:, None] + np.arange(self.context_length + 1)].astype(np.int64)  # (B, T + 1)
-        return both[:, :-1], both[:, 1:]
+        """The sequences that begin at `offsets`.
+
+        Returns:
+            Token ids, (B, T), and the token that follows each, (B, T).
+        """
+        positions = offsets[:, None] + np.arange(self.context_length + 1)  # (B, T + 1)
+        token_ids = self.tokens[positions].astype(np.int64)
+        return token_ids[:, :-1], token_ids[:, 1:]
 
     def _epoch_offsets(self, epoch: int) -> NDArray[np.int64]:
+        """Where the windows of an epoch begin, in the order in which it takes them."""
         if epoch != self._epoch:
-            # Raw words of Philox (Salmon et al. 2011) are the same in every version of numpy; shuffle and integers need not be.
-            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(2 * self.n_windows + 1)
-            order = np.argsort(words[1 : self.n_windows + 1], kind="stable").astype(np.int64)
-            offsets = order * self.context_length + int(words[0] % np.uint64(self._starts))
-            begins = self._stories[np.searchsorted(self._stories, offsets, side="right") - 1]
-            self._epoch, self._offsets = epoch, np.where(words[self.n_windows + 1 :] < self._moving, begins, offsets)
+            self._offsets = self._draw_offsets(epoch)
+            self._epoch = epoch
         return self._offsets
+
+    def _draw_offsets(self, epoch: int) -> NDArray[np.int64]:
+        # Raw words of Philox (Salmon et al. 2011) are the same in every version of numpy; shuffle
+        # and integers need not be
+        generator = np.random.Philox(key=np.array([self.seed, epoch], np.uint64))
+        words = generator.random_raw(2 * self.n_windows + 1)
+        start = int(words[0] % np.uint64(self._possible_starts))
+        order = np.argsort(words[1 : self.n_windows + 1], kind="stable").astype(np.int64)
+        offsets = order * self.context_length + start
+        moves = words[self.n_windows + 1 :] < self._move_below
+        before = np.searchsorted(self._document_starts, offsets, side="right") - 1
+        return np.where(moves, self._document_starts[before], offsets)

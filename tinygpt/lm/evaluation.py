@@ -1,8 +1,8 @@
 """How well a model predicts a stream of tokens: loss, perplexity and bits per byte.
 
-Everywhere the same: consecutive windows of context_length that do not overlap, over the whole stream; each token but the first
-is predicted once; the end-of-story token counts as a token of no bytes; fp32, no dropout. The result is a function of model and
-tokens alone.
+Always measured in the same way: the whole stream in consecutive windows of context_length that do
+not overlap; each token but the first is predicted once; the end-of-text token counts as a token of
+no bytes; fp32, no dropout. The result is a function of model and tokens alone.
 """
 
 import math
@@ -17,22 +17,27 @@ from torch import Tensor
 
 from tinygpt.errors import InputError
 from tinygpt.lm.dataset import Tokens
+from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.model import GPT
-from tinygpt.lm.ranks import ALONE, Ranks
 
 WINDOWS = 16  # evaluated at once
 LOGITS = 1 << 22  # held at once: 16 MB, which stay in the cache
 
 
+def perplexity(loss: float) -> float:
+    """exp(loss), at most exp(700), because exp(710) is beyond floats."""
+    return math.exp(min(loss, 700))
+
+
 @dataclass(frozen=True)
 class Score:
-    """What a model's predictions are worth.
+    """How well a model's predictions fit.
 
     Args:
         loss: mean cross-entropy, nats per token.
         perplexity: exp(loss).
-        bits_per_byte: the same total in bits, per byte of text; None where there is no text. It compares models with other
-            tokenizers.
+        bits_per_byte: the same total in bits, per byte of text; None where there is no text. It can
+            be compared with that of models that have another tokenizer.
     """
 
     loss: float
@@ -42,101 +47,145 @@ class Score:
     @classmethod
     def of(cls, loss: float, tokens: int, text_bytes: int) -> "Score":
         """The score of a mean loss over `tokens` tokens of `text_bytes` bytes."""
-        return cls(loss, math.exp(min(loss, 700)), loss * tokens / math.log(2) / text_bytes if text_bytes else None)
+        bits_per_byte = loss * tokens / math.log(2) / text_bytes if text_bytes else None
+        return cls(loss, perplexity(loss), bits_per_byte)
 
 
 @dataclass(frozen=True)
 class Evaluation(Score):
-    """A score and what it rests on.
+    """A score and what it was measured on.
 
     Args:
         loss, perplexity, bits_per_byte: see Score.
         tokens: predicted.
         bytes: of their text.
-        stories: with at least one predicted token.
-        standard_error: of the loss, if the stories are a sample of all such stories; None for fewer than two.
+        documents: with at least one predicted token.
+        standard_error: of the loss, if the documents are a sample of all such documents; None for
+            fewer than two.
     """
 
     tokens: int
     bytes: int
-    stories: int
+    documents: int
     standard_error: float | None
 
 
-def evaluate(model: GPT, tokens: Tokens, *, end_of_story: int, byte_lengths: NDArray[np.integer]) -> Evaluation:
-    """Judge a model.
+def evaluate(
+    model: GPT, tokens: Tokens, *, end_of_text: int, byte_lengths: NDArray[np.integer]
+) -> Evaluation:
+    """Measure how well a model predicts tokens.
 
     Args:
         model: on any device.
         tokens: (n,) with n >= 2.
-        end_of_story: the id that ends a story.
+        end_of_text: the id that ends a document.
         byte_lengths: (V,), the bytes of each token.
     Raises:
         InputError: there are fewer than two tokens.
     """
-    parts, targets = list(window_losses(model, tokens)), tokens[1:]
-    ends = targets == end_of_story
-    story = np.cumsum(ends) - ends  # of each target; the end of a story belongs to it
-    sums, counts = np.bincount(story, np.concatenate(parts)), np.bincount(story)
+    parts = list(window_losses(model, tokens))
+    targets = tokens[1:]
+    ends = targets == end_of_text
+    document = np.cumsum(ends) - ends  # of each target; the end of a document belongs to it
+    sums = np.bincount(document, np.concatenate(parts))
+    counts = np.bincount(document)
+    loss = math.fsum(float(losses.sum()) for losses in parts) / len(targets)
     text_bytes = int(byte_lengths[targets].sum())
-    score = Score.of(math.fsum(float(losses.sum()) for losses in parts) / len(targets), len(targets), text_bytes)
-    error = standard_error(sums, counts)
-    return Evaluation(**vars(score), tokens=len(targets), bytes=text_bytes, stories=len(counts), standard_error=error)
+    score = Score.of(loss, len(targets), text_bytes)
+    return Evaluation(
+        **vars(score),
+        tokens=len(targets),
+        bytes=text_bytes,
+        documents=len(counts),
+        standard_error=standard_error(sums, counts),
+    )
 
 
-def mean_loss(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> float:
+def mean_loss(model: GPT, tokens: Tokens, processes: DataParallelGroup = SINGLE_PROCESS) -> float:
     """The loss of `evaluate`, to the last bit, however many processes share the work.
 
     Raises:
         InputError: there are fewer than two tokens.
     """
     totals = torch.zeros(len(_spans(model, tokens)), dtype=torch.float64)
-    for index, losses in zip(range(ranks.rank, len(totals), ranks.count), window_losses(model, tokens, ranks), strict=True):
+    ours = range(processes.rank, len(totals), processes.world_size)
+    for index, losses in zip(ours, window_losses(model, tokens, processes), strict=True):
         totals[index] = float(losses.sum())
-    return math.fsum(ranks.sum(totals).tolist()) / (len(tokens) - 1)
+    return math.fsum(processes.sum(totals).tolist()) / (len(tokens) - 1)
 
 
 def standard_error(sums: NDArray[Any], counts: NDArray[Any]) -> float | None:
-    """Of the ratio sum(sums) / sum(counts), over stories drawn independently (Cochran 1977, §2.11).
+    """The standard error of sum(sums) / sum(counts) over documents (Cochran 1977, §2.11).
 
-    Tokens of one story resemble each other, so that the spread over tokens would promise too much.
+    Documents are drawn independently; tokens of one document resemble each other, so that the
+    spread over tokens would promise too much.
+
+    Args:
+        sums: (documents,) of the losses of each document.
+        counts: (documents,) of its tokens.
+    Returns:
+        None for fewer than two documents.
     """
-    if (n := len(sums)) < 2:
+    n = len(sums)
+    if n < 2:
         return None
     residuals = sums - sums.sum() / counts.sum() * counts
     return float(np.sqrt(n / (n - 1) * (residuals**2).sum()) / counts.sum())
 
 
 @torch.inference_mode()
-def window_losses(model: GPT, tokens: Tokens, ranks: Ranks = ALONE) -> Iterator[NDArray[np.float64]]:
-    """The cross-entropy of every token but the first, a few windows at a time; of several ranks, each takes its turn.
+def window_losses(
+    model: GPT, tokens: Tokens, processes: DataParallelGroup = SINGLE_PROCESS
+) -> Iterator[NDArray[np.float64]]:
+    """The cross-entropy of every token but the first, a few windows at a time.
+
+    Several processes take turns: each computes every world_size-th part.
 
     Yields:
         Losses in nats, in the order of the tokens.
     Raises:
         InputError: there are fewer than two tokens.
     """
-    for start, stop, width in _spans(model, tokens)[ranks.rank :: ranks.count]:
-        ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(model.token_embedding.weight.device)
-        yield token_losses(model, ids[:-1].view(-1, width), ids[1:]).cpu().numpy().astype(np.float64)
+    device = model.token_embedding.weight.device
+    for start, stop, width in _spans(model, tokens)[processes.rank :: processes.world_size]:
+        ids = torch.from_numpy(tokens[start : stop + 1].astype(np.int64)).to(device)
+        losses = token_losses(model, ids[:-1].view(-1, width), ids[1:])
+        yield losses.cpu().numpy().astype(np.float64)
 
 
 def _spans(model: GPT, tokens: Tokens) -> list[tuple[int, int, int]]:
     """Start, stop and width of the windows that are evaluated at once."""
-    predicted, length = len(tokens) - 1, model.config.context_length
+    predicted = len(tokens) - 1
     if predicted < 1:
-        raise InputError(f"{len(tokens)} tokens cannot be judged: the first token is never predicted", hint="give a longer text")
-    full = predicted // length * length
-    spans = [(start, min(start + WINDOWS * length, full), length) for start in range(0, full, WINDOWS * length)]
-    return [*spans, (full, predicted, predicted - full)] if full < predicted else spans
+        raise InputError(
+            f"cannot evaluate {len(tokens)} tokens: the first token is never predicted",
+            hint="give a longer text",
+        )
+    length = model.config.context_length
+    full = predicted // length * length  # tokens predicted in windows of full length
+    spans = []
+    for start in range(0, full, WINDOWS * length):
+        spans.append((start, min(start + WINDOWS * length, full), length))
+    if full < predicted:
+        spans.append((full, predicted, predicted - full))
+    return spans
 
 
 def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each target, without ever holding (B, T, V): (B, T) and (B * T,) -> (B * T,), fp32."""
+    """Cross-entropy of each target, without ever holding all logits, (B, T, V).
+
+    Args:
+        token_ids: (B, T).
+        targets: the token that follows each, (B * T,).
+    Returns:
+        (B * T,), fp32.
+    """
+    rows = max(1, LOGITS // model.vocab_size)
+    parts = []
     with torch.autocast(token_ids.device.type, enabled=False):
         hidden = model.hidden(token_ids).flatten(0, 1)  # (B * T, C)
-        rows, parts = max(1, LOGITS // model.vocab_size), []
         for x, target in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
-            logits = model.unembed(x)  # (rows, V)
-            parts.append(logits.logsumexp(dim=-1) - logits.gather(1, target[:, None]).squeeze(1))
-        return torch.cat(parts)
+            logits = model.lm_head(x)  # (rows, V)
+            target_logit = logits.gather(1, target[:, None]).squeeze(1)
+            parts.append(logits.logsumexp(dim=-1) - target_logit)
+    return torch.cat(parts)

@@ -1,10 +1,11 @@
-"""From logits to a story: a ladder of small functions, and the loop that climbs it for each token.
+"""From logits to text: a ladder of small functions, and the loop that climbs it for each token.
 
-    logits -> softmax (with temperature) -> probabilities -> top_k -> top_p -> min_p -> draw -> token
+    logits -> softmax (with temperature) -> top_k -> top_p -> min_p -> draw -> token
 
-A filter takes probabilities (V,) and says which tokens stay, by their ids in order; the next one sees only these, their sum 1
-again. Nothing here is cached or fused; what reads the text and gives the logits is lm/decoder.py. Ties go to the lowest token id,
-and chance is an argument: the same seed tells the same story.
+A filter takes probabilities (V,) and returns the ids of the tokens that stay, in ascending order;
+the next one sees only these, renormalized. Nothing here is cached or fused: what reads the text and
+gives the logits is a Decoder. Ties go to the lowest token id, and chance is an argument: the same
+seed generates the same text.
 """
 
 import codecs
@@ -12,19 +13,93 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from tinygpt.config import SampleConfig
-from tinygpt.lm.decoder import Array, Decoder
+from tinygpt.lm.weights import Array
 
-StopReason = Literal["end_of_story", "stop", "length", "context"]
+StopReason = Literal["end_of_text", "stop", "length", "context"]
+
+PREFILL = 256  # positions read at once: bounds the (T, S) attention scores of a long prompt
+
+
+class Decoder:
+    """What `generate` needs of a model: it reads token ids and predicts the next, with a KV cache.
+
+    The implementations are NumpyDecoder and ModelDecoder in lm/fast.
+
+    Args:
+        context_length: the most positions it can read.
+        keys, values: the cache; axis 1 is the sequence, of which there are at most B.
+
+    Attributes:
+        length: positions read so far.
+        name: what computes, e.g., "numpy".
+    """
+
+    name: str
+
+    def __init__(self, context_length: int, keys: Any, values: Any) -> None:
+        self.context_length = context_length
+        self.keys = keys
+        self.values = values
+        self.length = 0
+
+    def prefill(self, token_ids: Sequence[Sequence[int]]) -> Array:
+        """Forget everything, then read (B, T) token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: T is 0 or exceeds context_length, or B exceeds what there is room for.
+        """
+        ids = np.asarray(token_ids)
+        most = self.keys.shape[1]
+        if not ids.size or len(ids) > most:
+            raise ValueError(
+                f"cannot read {len(ids)} sequences; needs 1 to {most}, of at least one token"
+            )
+        self.length = 0
+        for first in range(0, ids.shape[1], PREFILL):
+            logits = self.decode(ids[:, first : first + PREFILL])
+        return logits
+
+    def decode(self, token_ids: Array) -> Array:
+        """Read (B, T) more token ids.
+
+        Returns:
+            Logits of the token after the last, (B, V).
+        Raises:
+            ValueError: more than context_length positions.
+        """
+        length = self.length + token_ids.shape[1]
+        if length > self.context_length:
+            raise ValueError(f"{length} tokens exceed the context of {self.context_length}")
+        logits = self._forward(token_ids)
+        self.length = length
+        return logits
+
+    def _forward(self, token_ids: Array) -> Array:
+        raise NotImplementedError
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Go on with these of the sequences, in this order; a row named twice is copied."""
+        moved = [new for new, old in enumerate(rows) if new != old]
+        if moved:
+            sources = [rows[new] for new in moved]
+            self.keys[:, moved] = self.keys[:, sources]
+            self.values[:, moved] = self.values[:, sources]
 
 
 def softmax(logits: Array, temperature: float = 1.0) -> Array:
-    """Probabilities (..., V) in proportion to exp(logit / temperature): below 1 the likely gain, above 1 the unlikely."""
-    weights: Array = logits - logits.max(axis=-1, keepdims=True)  # no exponent above 0, so nothing overflows
+    """Probabilities (..., V) in proportion to exp(logit / temperature).
+
+    A temperature below 1 favors likely tokens, one above 1 unlikely ones.
+    """
+    weights: Array = logits - logits.max(axis=-1, keepdims=True)  # exponents <= 0 do not overflow
     weights /= max(temperature, 1e-30)  # a smaller one would be 0 in float32
     np.exp(weights, out=weights)
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -40,7 +115,7 @@ def top_k(probabilities: Array, k: int) -> Array:
 
 def top_p(probabilities: Array, mass: float) -> Array:
     """The fewest tokens whose probabilities sum to at least `mass` (Holtzman et al. 2020)."""
-    for floor in ((1 - mass) / 256, 0):  # the fewest are few as a rule, and to sort all is slow
+    for floor in ((1 - mass) / 256, 0):  # usually few tokens matter, and sorting all is slow
         candidates = (probabilities > np.float32(floor)).nonzero()[0]
         descending = np.sort(probabilities[candidates])[::-1]
         cumulative = descending.cumsum(dtype=np.float64)
@@ -56,28 +131,37 @@ def min_p(probabilities: Array, share: float) -> Array:
 
 
 def _likeliest(probabilities: Array, candidates: Array, count: int, least: float) -> Array:
-    """The `count` likeliest candidates, the last of which has probability `least`; of equal ones the lowest ids."""
+    """The `count` likeliest candidates, the last of which has probability `least`.
+
+    Of equally likely ones those with the lowest ids.
+    """
     kept = candidates[probabilities[candidates] >= least]
-    if surplus := kept.size - count:
+    surplus = kept.size - count
+    if surplus:
         kept = np.delete(kept, np.flatnonzero(probabilities[kept] == least)[-surplus:])
     return kept
 
 
 def draw(probabilities: Array, uniform: float) -> int:
-    """The token at which the running sum of the probabilities passes `uniform`, a number in [0, 1)."""
+    """The token at which the running sum of the probabilities passes `uniform`, in [0, 1)."""
     possible = (probabilities > 0).nonzero()[0]
     cumulative = probabilities[possible].cumsum(dtype=np.float64)
-    return int(possible[cumulative[:-1].searchsorted(uniform * cumulative[-1], side="right")])
+    passed = cumulative[:-1].searchsorted(uniform * cumulative[-1], side="right")
+    return int(possible[passed])
 
 
 def uniform(seed: int, sample: int, position: int) -> float:
-    """The random number in [0, 1) of one token: a hash of its place, so that no other token or story has a say in it."""
-    digest = hashlib.blake2b(struct.pack("<QQQ", seed, sample, position), digest_size=8).digest()
+    """The random number in [0, 1) of one token: a hash of its place.
+
+    So no other token and no other sample affects it.
+    """
+    place = struct.pack("<QQQ", seed, sample, position)
+    digest = hashlib.blake2b(place, digest_size=8).digest()
     return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
 def choose(logits: Array, config: SampleConfig, chances: Sequence[float]) -> list[int]:
-    """The whole ladder: logits (B, V) and a number in [0, 1) for each row to a token id for each row."""
+    """The whole ladder: logits (B, V) and a number in [0, 1) for each row to B token ids."""
     if config.temperature == 0:
         return logits.argmax(axis=1).tolist()  # type: ignore[no-any-return]
     rows = zip(softmax(logits, config.temperature), chances, strict=True)
@@ -88,7 +172,8 @@ def _filter_and_draw(probabilities: Array, config: SampleConfig, chance: float) 
     """The rungs behind softmax, for one row."""
     token_ids: Array | None = None  # all
     for filter_ in (top_k, top_p, min_p):
-        if (setting := getattr(config, filter_.__name__)) is not None:
+        setting = getattr(config, filter_.__name__)
+        if setting is not None:
             kept = filter_(probabilities, setting)
             token_ids = kept if token_ids is None else token_ids[kept]
             probabilities = probabilities[kept]
@@ -98,7 +183,10 @@ def _filter_and_draw(probabilities: Array, config: SampleConfig, chance: float) 
 
 
 def log_probabilities(logits: Array, token_ids: Sequence[int]) -> list[float]:
-    """What the model itself, at temperature 1 and with every token allowed, gives the one token of each row (B, V) [nats]."""
+    """The log-probability [nats] of one token in each row of (B, V).
+
+    It is the model's own: at temperature 1, with every token allowed.
+    """
     shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[range(len(token_ids)), token_ids]
     totals = np.exp(shifted, out=shifted).sum(axis=1)
@@ -106,106 +194,171 @@ def log_probabilities(logits: Array, token_ids: Sequence[int]) -> list[float]:
 
 
 class NewToken(NamedTuple):
-    """What `generate` tells about each token."""
+    """One token that `generate` chose.
+
+    Args:
+        sample: number of the sample.
+        token_id: the token.
+        logprob: see log_probabilities.
+        text: what may be shown now: whole characters, nothing that may still become a stop text.
+        stop_reason: of the last token of a sample; None before.
+    """
 
     sample: int
     token_id: int
-    logprob: float  # log_probabilities
-    text: str  # what may be shown now: whole characters, nothing that may still turn out to be a stop text
-    stop_reason: StopReason | None  # of the story's last token; None before
+    logprob: float
+    text: str
+    stop_reason: StopReason | None
+
+
+@dataclass
+class _Sample:
+    """A sample that is being generated."""
+
+    number: int
+    text: "TextStream"
+    token_ids: list[int] = field(default_factory=list)
 
 
 def generate(
-    reader: Decoder,
+    decoder: Decoder,
     prompt: Sequence[int],
     config: SampleConfig,
     *,
     token_bytes: Callable[[int], bytes],
-    end_of_story: int,
+    end_of_text: int,
     samples: Sequence[int] = (0,),
 ) -> Iterator[NewToken]:
-    """Tell stories side by side, token by token.
+    """Continue a prompt, several samples side by side, token by token.
 
-    A story ends with the end-of-story token ("end_of_story"), with a stop text ("stop"; the text goes up to it), after
-    max_new_tokens ("length"), or, with overflow "stop", where the context is full ("context"). With "slide" the model then reads
-    the newest half of the context again and goes on. A story depends on (prompt, config, its number), not on those beside it.
+    A sample ends with the end-of-text token ("end_of_text"), before a stop text ("stop"), after
+    max_new_tokens ("length"), or, with overflow "stop", where the context is full ("context"). With
+    "slide" the model then reads the newer half of the context again and goes on.
+    A sample depends on (prompt, config, its number), not on those beside it.
 
     Args:
-        reader: the model.
+        decoder: the model.
         prompt: token ids, at least one; only the last context_length are read.
         config: how to choose; `seed` must be set.
-        token_bytes: the bytes of a token; none for the end-of-story token.
-        end_of_story: the token that ends a story.
-        samples: numbers of the stories to tell; at most as many as the reader holds.
+        token_bytes: the bytes of a token; none for the end-of-text token.
+        end_of_text: the token that ends a text.
+        samples: their numbers; at most as many as the decoder holds.
     Yields:
-        One NewToken per token and story.
+        One NewToken per token and sample.
     Raises:
         ValueError: the seed is None.
     """
-    if (seed := config.seed) is None:
+    seed = config.seed
+    if seed is None:
         raise ValueError("sample.seed is None; chance must be given")
-    prompt = list(prompt[-reader.context_length :])
-    stories = [(sample, list[int](), TextStream(config.stop)) for sample in samples]
-    logits = np.repeat(reader.start([prompt]), len(stories), axis=0)  # (B, V)
-    reader.keep([0] * len(stories))
-    while stories:
-        rows = list(range(len(stories)))
-        token_ids = choose(logits, config, [uniform(seed, sample, len(told)) for sample, told, _ in stories])
+    prompt = list(prompt[-decoder.context_length :])
+    running = [_Sample(number, TextStream(config.stop)) for number in samples]
+
+    # 1. Prefill: read the prompt once, for all samples
+    logits = np.repeat(decoder.prefill([prompt]), len(running), axis=0)  # (B, V)
+    decoder.reorder([0] * len(running))
+    while running:
+        # 2. Choose a token for each sample
+        chances = [uniform(seed, sample.number, len(sample.token_ids)) for sample in running]
+        token_ids = choose(logits, config, chances)
         logprobs = log_probabilities(logits, token_ids)
-        for row in reversed(rows):
-            sample, told, stream = stories[row]
-            told.append(token_ids[row])
-            reason = _stop_reason(told, config, end_of_story, full=reader.length == reader.context_length)
-            text = stream.push(token_bytes(token_ids[row]), final=reason is not None)
-            reason = "stop" if stream.stopped else reason
-            yield NewToken(sample, token_ids[row], logprobs[row], text, reason)
-            if reason is not None:  # the last row takes its place, so that one row moves and not all behind it
-                rows[row] = rows[-1]
-                rows.pop()
-        stories = [stories[row] for row in rows]
-        reader.keep(rows)
-        if stories:
-            logits = _read_on(reader, [prompt + told[-reader.context_length :] for _, told, _ in stories])
+
+        # 3. Emit it, with the text that it completes
+        full = decoder.length == decoder.context_length
+        finished = []
+        for row in reversed(range(len(running))):
+            sample = running[row]
+            sample.token_ids.append(token_ids[row])
+            reason = _stop_reason(sample.token_ids, config, end_of_text, full=full)
+            text = sample.text.push(token_bytes(token_ids[row]), final=reason is not None)
+            if sample.text.stopped:
+                reason = "stop"
+            yield NewToken(sample.number, token_ids[row], logprobs[row], text, reason)
+            if reason is not None:
+                finished.append(row)
+
+        # 4. Drop the finished samples
+        rows = _without(len(running), finished)
+        running = [running[row] for row in rows]
+        decoder.reorder(rows)
+
+        # 5. Decode: read the chosen tokens
+        if running:
+            most = decoder.context_length
+            texts = [prompt + sample.token_ids[-most:] for sample in running]
+            logits = _read_on(decoder, texts)
 
 
-def _stop_reason(token_ids: Sequence[int], config: SampleConfig, end_of_story: int, *, full: bool) -> StopReason | None:
-    """Why a story ends with the newest of its tokens, if it does; `full` says that this is the first beyond the context."""
-    if token_ids[-1] == end_of_story:
-        return "end_of_story"
+def _without(count: int, finished: Sequence[int]) -> list[int]:
+    """The rows that go on, 0 to count - 1 without those finished, which come in descending order.
+
+    The last row takes the place of a finished one, so that one row moves and not all behind it.
+    """
+    rows = list(range(count))
+    for row in finished:
+        rows[row] = rows[-1]
+        rows.pop()
+    return rows
+
+
+def _stop_reason(
+    token_ids: Sequence[int], config: SampleConfig, end_of_text: int, *, full: bool
+) -> StopReason | None:
+    """Why a sample ends with its newest token, if it does.
+
+    Args:
+        full: the newest token is the first beyond the context.
+    """
+    if token_ids[-1] == end_of_text:
+        return "end_of_text"
     if len(token_ids) == config.max_new_tokens:
         return "length"
     return "context" if full and config.overflow == "stop" else None
 
 
-def _read_on(reader: Decoder, texts: Sequence[list[int]]) -> Array:
-    """Read the last token of each text, where all before it is read; with the context full, read the newest half again."""
-    if reader.length == reader.context_length:
-        return reader.start([text[-(reader.context_length // 2) :] for text in texts])
-    return reader.read(np.array([text[-1:] for text in texts]))
+def _read_on(decoder: Decoder, texts: Sequence[list[int]]) -> Array:
+    """Read the last token of each text; the tokens before it are in the cache.
+
+    If the context is full, read its newer half again.
+    """
+    if decoder.length == decoder.context_length:
+        half = decoder.context_length // 2
+        return decoder.prefill([text[-half:] for text in texts])
+    return decoder.decode(np.array([text[-1:] for text in texts]))
 
 
 class XRay(NamedTuple):
-    """How sure the model was of a token, at temperature 1 and with every token allowed."""
+    """How sure the model was of a token, at temperature 1 and with every token allowed.
+
+    Args:
+        token_id: the token.
+        probability: that the model gave it.
+        entropy: of the whole distribution [bits].
+        alternatives: the likeliest other tokens with their probabilities.
+    """
 
     token_id: int
     probability: float
-    entropy: float  # of the whole distribution [bits]
-    alternatives: list[tuple[int, float]]  # the likeliest other tokens with their probabilities
+    entropy: float
+    alternatives: list[tuple[int, float]]
 
 
-def xray(reader: Decoder, prompt: Sequence[int], token_ids: Sequence[int], alternatives: int = 3) -> Iterator[XRay]:
-    """Read a story again as `generate` read it while it told it, and say of each token how sure the model was."""
-    text = list(prompt[-reader.context_length :])
-    logits = reader.start([text])
+def xray(
+    decoder: Decoder, prompt: Sequence[int], token_ids: Sequence[int], alternatives: int = 3
+) -> Iterator[XRay]:
+    """Re-score generated text with the same context windows that `generate` used."""
+    text = list(prompt[-decoder.context_length :])
+    logits = decoder.prefill([text])
     for token_id in token_ids:
         probabilities = softmax(logits[0].astype(np.float64))
         possible = probabilities[probabilities > 0]
+        entropy = float(possible.dot(np.log2(1 / possible)))
         likeliest = top_k(probabilities, alternatives + 1)
         ordered = likeliest[np.argsort(-probabilities[likeliest], kind="stable")].tolist()
-        others = [(other, float(probabilities[other])) for other in ordered if other != token_id][:alternatives]
-        yield XRay(token_id, float(probabilities[token_id]), float(possible.dot(np.log2(1 / possible))), others)
+        others = [(other, float(probabilities[other])) for other in ordered if other != token_id]
+        yield XRay(token_id, float(probabilities[token_id]), entropy, others[:alternatives])
         text.append(token_id)
-        logits = _read_on(reader, [text])
+        logits = _read_on(decoder, [text])
 
 
 class TextStream:
@@ -216,20 +369,30 @@ class TextStream:
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        self.stops, self.stopped, self._held = stops, False, ""
+        self.stops = stops
+        self.stopped = False
+        self._held = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, data: bytes, *, final: bool = False) -> str:
-        """Text that these bytes settle: no half character, no beginning of a stop text unless this is the end."""
+        """Add the bytes of a token, and return the text that may be shown now.
+
+        Incomplete characters are held back, and so is what may become a stop text, unless `final`.
+        """
         text = self._held + self._decoder.decode(data, final)
-        if found := [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]:
+        starts = [(text.find(stop), stop) for stop in self.stops]
+        found = [(at + len(stop), at) for at, stop in starts if at >= 0]
+        if found:
             self.stopped = True
-            return text[: min(found)[1]]
+            _, at = min(found)
+            return text[:at]
         hold = 0 if final else max((_overlap(text, stop) for stop in self.stops), default=0)
-        self._held = text[len(text) - hold :]
-        return text[: len(text) - hold]
+        settled = len(text) - hold
+        self._held = text[settled:]
+        return text[:settled]
 
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

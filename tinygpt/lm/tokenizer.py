@@ -1,7 +1,8 @@
-"""Byte-level BPE (Sennrich et al. 2016; bytes as in Radford et al. 2019, §2.2) on the `tokenizers` library.
+"""Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019, §2.2) on the `tokenizers` library.
 
-Ids: 0 is the end of a story, 1 to 256 are the bytes in GPT-2's printable alphabet, the merges follow in the order in which they
-were learned. The native library sees only a vocabulary and merges that were checked here, never the bytes of a file.
+Id 0 is the end-of-text token, 1 to 256 are the bytes in GPT-2's printable alphabet, and the merges
+follow in the order in which they were learned. The native library only ever sees a vocabulary and
+merges that were checked here, never the bytes of a file.
 """
 
 import itertools
@@ -17,93 +18,100 @@ from tokenizers import models, pre_tokenizers, trainers
 from tinygpt.config.tables import MAX_VOCAB_SIZE, TokenizerConfig
 from tinygpt.errors import InputError
 
-END_OF_STORY = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 BYTES = 256
 MAX_TOKEN_BYTES = 32  # keeps a tokenizer small whatever the corpus
 MAX_FILE_BYTES = 16 << 20  # 65,536 entries of 32 bytes take 11 MB
-PIECE = 1 << 20  # characters given to the native library at once: its encodings take about 100 bytes a token
-WORD = 1 << 10  # characters at most of a word in training, which takes time quadratic in the length of a word
+# Characters given to the native library at once, whose encodings take about 100 bytes a token
+PIECE = 1 << 20
+# The longest word in training, in characters; learning takes time quadratic in it
+WORD = 1 << 10
 
 ALPHABET = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
-# GPT-2's byte alphabet: printable bytes stand for themselves, the other 68 for the characters from U+0100 on, in order.
-_THEMSELVES = [ord(character) for character in ALPHABET if ord(character) < BYTES]
-BYTE_OF = dict(zip(ALPHABET, [*_THEMSELVES, *sorted({*range(BYTES)} - {*_THEMSELVES})], strict=True))
+# GPT-2's byte alphabet: printable bytes stand for themselves, the other 68 for the characters from
+# U+0100 on, in order
+_PRINTABLE = [ord(character) for character in ALPHABET if ord(character) < BYTES]
+_OTHERS = sorted(set(range(BYTES)) - set(_PRINTABLE))
+BYTE_OF = dict(zip(ALPHABET, [*_PRINTABLE, *_OTHERS], strict=True))
 
 
 class Tokenizer:
     """Text to token ids and back, without loss.
 
     Args:
-        tokens: the entries after the end-of-story token and the 256 bytes, each a product of one of the merges.
+        tokens: the entries after the end-of-text token and the 256 bytes, each made by a merge.
         merges: pairs of entries in the order in which they are applied.
     """
 
-    end_of_story = 0
+    end_of_text = 0
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-        self._entries, self._merges = (END_OF_STORY, *ALPHABET, *tokens), tuple(merges)
-        self._bytes = (b"", *(bytes(map(BYTE_OF.__getitem__, token)) for token in self._entries[1:]))
+        self._entries = (END_OF_TEXT, *ALPHABET, *tokens)
+        self._merges = tuple(merges)
+        self._bytes = [b""]
+        for token in self._entries[1:]:
+            self._bytes.append(bytes(BYTE_OF[character] for character in token))
         vocabulary = {token: token_id for token_id, token in enumerate(self._entries)}
         self._native = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
-        # The end-of-story token is not added to the native tokenizer, so that its spelling in a text is text like any other.
+        # The native tokenizer does not know the end-of-text token, so its spelling is ordinary text
         self._native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
-        """Learn the merges of `texts`, which are read once and never held.
+        """Learn merges from `texts`, which are read once, one at a time.
 
-        The result depends on the texts and the configuration only, not on threads. A corpus too small for
-        `config.vocab_size` gives fewer entries; see `vocab_size`.
+        The result depends on the texts and the configuration only, not on threads. A corpus too
+        small for `config.vocab_size` gives fewer entries; see `vocab_size`.
 
         Raises:
-            InputError: a text holds a lone surrogate.
+            InputError: a text contains a lone surrogate.
         """
         native = tokenizers.Tokenizer(models.BPE())
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        how: Any = {"vocab_size": config.vocab_size, "min_frequency": config.min_frequency, "max_token_length": MAX_TOKEN_BYTES}
-        how |= {"special_tokens": [END_OF_STORY], "initial_alphabet": list(ALPHABET), "show_progress": False}
-        native.train_from_iterator((piece for text in texts for piece in _pieces(text, WORD)), trainers.BpeTrainer(**how))
-        model = json.loads(native.to_str())["model"]
-        return cls(list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]])
+        trainer = trainers.BpeTrainer(
+            vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency,
+            max_token_length=MAX_TOKEN_BYTES,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=list(ALPHABET),
+            show_progress=False,
+        )
+        pieces = itertools.chain.from_iterable(_pieces(text, WORD) for text in texts)
+        native.train_from_iterator(pieces, trainer)
+        return cls(*_learned(json.loads(native.to_str())))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tokenizer":
-        """Read what `to_bytes` wrote, and nothing else, so that all is safe for the native library.
+        """Read what `to_bytes` wrote, and nothing else, so that it is safe for the native library.
 
-        It is safe if to write it again gives the same bytes, each merge joins two entries to a learned one, and each learned
-        entry is made by a merge, so that it is a text of bytes.
+        A file is accepted if writing it again gives the same bytes, every merge joins two entries
+        into a learned one, and every learned entry is made by a merge, so that it stands for bytes.
 
         Raises:
-            InputError: the bytes are too many, or differ in any place from what `to_bytes` writes.
+            InputError: the file is too long, or differs from what `to_bytes` writes.
         """
         try:
-            if len(data) > MAX_FILE_BYTES:
-                raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
-            model = json.loads(data)["model"]
-            tokens, merges = list(model["vocab"])[1 + BYTES :], [(left, right) for left, right in model["merges"]]
-            if _written((END_OF_STORY, *ALPHABET, *tokens), merges) != data or len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
-                raise ValueError("written in another way, or too many entries")
-            parts, made = {*ALPHABET, *tokens} - {""}, {left + right for left, right in merges}
-            if made != set(tokens) or not parts.issuperset(itertools.chain(*merges)) or len(set(merges)) != len(merges):
-                raise ValueError("the merges do not make the entries, each once")
+            tokens, merges = _checked(data)
         except (LookupError, RecursionError, TypeError, ValueError) as error:
-            raise InputError("not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`") from error
+            raise InputError(
+                "not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`"
+            ) from error
         return cls(tokens, merges)
 
     def to_bytes(self) -> bytes:
-        """The tokenizer as `tokenizer.json` of the `tokenizers` library, which any of its readers can load."""
+        """The tokenizer as a `tokenizer.json`, which every user of `tokenizers` can load."""
         return _written(self._entries, self._merges)
 
     @property
     def vocab_size(self) -> int:
-        """Entries there are, which a small corpus keeps below the number asked for."""
+        """The number of entries; a small corpus gives fewer than `tokenizer.vocab_size`."""
         return len(self._entries)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; `<|endoftext|>` in it is ordinary text.
 
         Raises:
-            InputError: the text holds a lone surrogate, which no UTF-8 can express.
+            InputError: the text contains a lone surrogate, which UTF-8 cannot express.
         """
         return self.encode_batch([text])[0].tolist()
 
@@ -111,17 +119,25 @@ class Tokenizer:
         """Token ids of each text, as uint16, on all cores.
 
         Raises:
-            InputError: a text holds a lone surrogate.
+            InputError: a text contains a lone surrogate.
         """
         for text in texts:
             _require_unicode(text)
         if all(len(text) <= PIECE for text in texts):
-            return [array("H", encoding.ids) for encoding in self._native.encode_batch_fast(list(texts))]
-        pieces = (map(self._native.encode, _pieces(text, PIECE)) for text in texts)
-        return [array("H", itertools.chain.from_iterable(piece.ids for piece in of_text)) for of_text in pieces]
+            encodings = self._native.encode_batch_fast(list(texts))
+            return [array("H", encoding.ids) for encoding in encodings]
+        encoded = []
+        for text in texts:
+            token_ids = array("H")
+            for piece in _pieces(text, PIECE):
+                token_ids.extend(self._native.encode(piece).ids)
+            encoded.append(token_ids)
+        return encoded
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of token ids; the end-of-story token is no text, and bytes that are no UTF-8 become U+FFFD.
+        """The text of token ids.
+
+        The end-of-text token has no text; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             ValueError: an id is not in 0 to vocab_size - 1.
@@ -129,7 +145,7 @@ class Tokenizer:
         return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token; none for the end-of-story token.
+        """The bytes of one token; none for the end-of-text token.
 
         Raises:
             ValueError: the id is not in 0 to vocab_size - 1.
@@ -148,29 +164,91 @@ def _require_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        message = f"a text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}"
-        raise InputError(message, hint="save the text as UTF-8; half of a surrogate pair is not a character") from error
+        surrogate = f"U+{ord(text[error.start]):04X}"
+        raise InputError(
+            f"a text contains the lone surrogate {surrogate} at character {error.start}",
+            hint="save the text as UTF-8; half of a surrogate pair is not a character",
+        ) from error
 
 
 def _pieces(text: str, length: int) -> list[str]:
-    """Pieces of at most `length` characters that together encode as the whole does.
+    """Pieces of at most `length` characters that together encode as the whole text does.
 
-    They end after a word, before a space or line break, where GPT-2's pattern always separates; only a run of `length`
-    characters without such a place is cut inside.
+    They end after a word, before a space or line break, where GPT-2's pattern always separates.
+    Only a run of `length` characters without such a place is cut inside.
     """
     _require_unicode(text)
     return re.findall(rf"(?s).{{0,{length - 1}}}\S(?=[ \n]|\Z)|.{{1,{length}}}", text)
 
 
+def _learned(content: Any) -> tuple[list[str], list[tuple[str, str]]]:
+    """The entries after the bytes, and the merges, from the content of a tokenizer.json."""
+    model = content["model"]
+    tokens = list(model["vocab"])[1 + BYTES :]
+    merges = [(left, right) for left, right in model["merges"]]
+    return tokens, merges
+
+
+def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
+    """The learned entries and merges from the bytes of a tokenizer.json that `to_bytes` wrote.
+
+    Raises:
+        LookupError, RecursionError, TypeError, ValueError: see Tokenizer.from_bytes.
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
+    tokens, merges = _learned(json.loads(data))
+    if _written((END_OF_TEXT, *ALPHABET, *tokens), merges) != data:
+        raise ValueError("written differently")
+    if len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
+        raise ValueError(f"{len(tokens)} learned entries are too many")
+    if {left + right for left, right in merges} != set(tokens):
+        raise ValueError("the merges do not make the entries")
+    if not set(itertools.chain(*merges)) <= {*ALPHABET, *tokens} - {""}:
+        raise ValueError("a merge joins something that is not an entry")
+    if len(set(merges)) != len(merges):
+        raise ValueError("a merge is there twice")
+    return tokens, merges
+
+
 def _written(entries: Iterable[str], merges: Sequence[tuple[str, str]]) -> bytes:
     """The bytes of a tokenizer.json."""
-    end_of_story = {"id": 0, "content": END_OF_STORY, "single_word": False, "lstrip": False, "rstrip": False}
-    added_tokens = [end_of_story | {"normalized": False, "special": True}]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    off: dict[str, object] = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
-    off |= dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
-    vocabulary = {token: token_id for token_id, token in enumerate(entries)}
-    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added_tokens, "normalizer": None}
-    steps = {"pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level}
-    content = head | steps | {"model": {"type": "BPE", **off, "vocab": vocabulary, "merges": merges}}
+    end_of_text = {
+        "id": 0,
+        "content": END_OF_TEXT,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {token: token_id for token_id, token in enumerate(entries)},
+        "merges": merges,
+    }
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [end_of_text],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": model,
+    }
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()

@@ -1,6 +1,7 @@
-"""Weights and the model's configuration as bytes, and back. Safetensors only: no pickle, nothing that could run code.
+"""Weights and the model's configuration as bytes, and back.
 
-Reading gives numpy arrays and needs no torch; only `model_of` does.
+Safetensors only: no pickle, nothing that could run code. Reading gives numpy arrays and does not
+need torch; writing tensors and making a model do.
 """
 
 import json
@@ -24,10 +25,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def dump(tensors: "Mapping[str, Tensor]") -> bytes:
-    """Named tensors that share no memory as safetensors, in a byte order that depends on nothing but the tensors."""
+    """Named tensors as safetensors, in an order that depends on the tensors alone.
+
+    Args:
+        tensors: by name; no two share memory.
+    """
     import safetensors.torch
 
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(on_cpu)
 
 
 def model_tensors(model: "GPT") -> "dict[str, Tensor]":
@@ -39,24 +45,30 @@ def read_arrays(data: bytes) -> dict[str, Array]:
     """The tensors of a safetensors file as numpy arrays.
 
     Raises:
-        CorruptArtifactError: the header is malformed, too large, or does not describe exactly these bytes.
+        CorruptArtifactError: the header is malformed, too large, or does not describe exactly these
+            bytes.
     """
     try:
-        if (header := int.from_bytes(data[:8], "little")) > MAX_HEADER:
+        header = int.from_bytes(data[:8], "little")
+        if header > MAX_HEADER:
             raise ValueError(f"its header has {header} bytes; the limit is {MAX_HEADER}")
         arrays = safetensors.numpy.load(data)
-        if others := {array.dtype.name for array in arrays.values()} - {"float32", "int64"}:
-            raise ValueError(f"it holds {others}")
-    except (SafetensorError, ValueError, KeyError) as error:  # a KeyError is a type of numbers that numpy lacks
-        raise CorruptArtifactError(f"not a safetensors file that tinygpt can read: {error}") from error
+        unexpected = {array.dtype.name for array in arrays.values()} - {"float32", "int64"}
+        if unexpected:
+            raise ValueError(f"it contains numbers of type {', '.join(sorted(unexpected))}")
+    # A KeyError is a type of numbers that numpy lacks
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CorruptArtifactError(
+            f"not a safetensors file that tinygpt can read: {error}"
+        ) from error
     return arrays
 
 
 def read_config(config_json: bytes) -> tuple[ModelConfig, int]:
-    """The shape of the model and V from a config.json.
+    """The model's configuration and vocabulary size from a config.json.
 
     Raises:
-        CorruptArtifactError: it is not one.
+        CorruptArtifactError: it is not the config.json of a model.
     """
     try:
         content = json.loads(config_json)
@@ -65,7 +77,10 @@ def read_config(config_json: bytes) -> tuple[ModelConfig, int]:
             raise ValueError(f"vocab_size = {vocab_size}")
         return ModelConfig.model_validate(content["model"]), vocab_size
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
-        raise CorruptArtifactError(f"not a model's config.json: {error}") from error
+        raise CorruptArtifactError(
+            f"not a model's config.json: {error}",
+            hint="it is damaged, or of another version of tinygpt; train the model again",
+        ) from error
 
 
 def read_model(config_json: bytes, weights: bytes) -> "GPT":
@@ -105,16 +120,52 @@ def load_into(tensors: "Mapping[str, Tensor]", arrays: Mapping[str, Array]) -> N
 
 
 def require(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) -> None:
-    """Refuse arrays that are not the weights of a model whose parameters have these names and shapes.
+    """Refuse arrays that are not the weights of a model with these parameters.
 
+    Args:
+        shapes: of the parameters by name.
+        arrays: by name.
     Raises:
         CorruptArtifactError: names, shapes or types differ, or a value is not finite.
     """
-    if odd := sorted(shapes.keys() ^ arrays.keys()):
-        raise CorruptArtifactError(f"the weights do not belong to this model: `{odd[0]}` is in one of them only")
+    unmatched = sorted(shapes.keys() ^ arrays.keys())
+    if unmatched:
+        raise CorruptArtifactError(
+            f"the weights do not belong to this model: `{unmatched[0]}` is in one of them only"
+        )
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != np.float32:
-            raise CorruptArtifactError(f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}")
+            raise CorruptArtifactError(
+                f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}"
+            )
         if not np.isfinite(array).all():
-            raise CorruptArtifactError(f"`{name}` holds a NaN or an infinity")
+            raise CorruptArtifactError(f"`{name}` contains a NaN or an infinity")
+
+
+def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of GPT by name, tied ones once, without building the model."""
+    C, F = config.d_model, config.d_ff
+    shapes: dict[str, tuple[int, ...]] = {"token_embedding.weight": (vocab_size, C)}
+    if config.positions == "learned":
+        shapes["position_embedding.weight"] = (config.context_length, C)
+    if not config.tie_embeddings:
+        shapes["lm_head.weight"] = (vocab_size, C)
+    in_block: dict[str, tuple[int, ...]] = {
+        "norm_1": (C,),
+        "attention.qkv": (3 * C, C),
+        "attention.out": (C, C),
+        "norm_2": (C,),
+        "mlp.up": (F, C),
+        "mlp.down": (C, F),
+    }
+    modules: dict[str, tuple[int, ...]] = {}
+    for layer in range(config.n_layers):
+        for name, shape in in_block.items():
+            modules[f"blocks.{layer}.{name}"] = shape
+    if config.norm == "pre":
+        modules["norm"] = (C,)
+    for name, shape in modules.items():
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+    return shapes

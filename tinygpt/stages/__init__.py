@@ -1,1 +1,1 @@
-"""Where compute meets files: one short module for each stage, each with `run(config, inputs, out, report)`."""
+"""Where compute meets files: a module for each stage with `run(config, inputs, out, reporter)`."""

@@ -2,55 +2,82 @@
 
 import time
 from array import array
-from collections import Counter
 from contextlib import ExitStack
 
 import numpy as np
 
 from tinygpt.config import Config
-from tinygpt.corpus import read_stories
-from tinygpt.lm.dataset import empty_split, encode_stories, story_hash
+from tinygpt.corpus import read_documents
+from tinygpt.lm.dataset import document_hash, empty_split, encode_documents
 from tinygpt.lm.tokenizer import Tokenizer
-from tinygpt.report import Report
-from tinygpt.store import Inputs, Out
+from tinygpt.progress import Reporter
+from tinygpt.records import CorpusMeta, DatasetMeta, SplitSize
+from tinygpt.store import ArtifactWriter, Inputs
 
 SPLITS = ("train", "val")
 
 
-def run(config: Config, inputs: Inputs, out: Out, report: Report) -> None:
-    """Split the corpus and write its tokens; of the corpus only 8 bytes a story are held, to count duplicates.
+def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter) -> None:
+    """Split the corpus and write its tokens.
+
+    Of the corpus only 8 bytes a document are held, to count duplicates.
 
     Args:
         config: [dataset] is used.
         inputs: "corpus" and "tokenize".
         out: where the artifact goes.
-        report: told the progress.
+        reporter: receives the progress.
     Raises:
-        InputError: one of the splits is empty, or a story is not Unicode.
+        InputError: one of the splits is empty, or a document is not Unicode.
     """
+    val_fraction = config.dataset.val_fraction
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    source = inputs["corpus"].read_json("meta.json")
-    sizes = {split: Counter[str]() for split in SPLITS}
+    corpus: CorpusMeta = inputs["corpus"].read_json("meta.json")
+    sizes: dict[str, SplitSize] = {
+        split: {"documents": 0, "tokens": 0, "bytes": 0} for split in SPLITS
+    }
     hashes = array("Q")
     began = time.monotonic()
-    report.task("encode", source["stories"], unit="stories")
+    reporter.task("encode", corpus["documents"], unit="documents")
     with ExitStack() as files:
-        stream = files.enter_context(inputs["corpus"].open("stories.jsonl.gz"))
+        stream = files.enter_context(inputs["corpus"].open("documents.jsonl.gz"))
         shards = {split: files.enter_context(out.stream(f"{split}.bin")) for split in SPLITS}
-        for story in encode_stories(read_stories(stream), tokenizer, config.dataset.val_fraction):
-            shards[story.split].write(story.tokens.tobytes())
-            sizes[story.split].update(stories=1, tokens=len(story.tokens), bytes=len(story.text.encode()))
-            hashes.append(story_hash(story.text))
-            report.advance()
-    for name in SPLITS:
-        if not sizes[name]["stories"]:
-            raise empty_split(name, len(hashes), config.dataset.val_fraction)
-    tokens = sizes["train"]["tokens"] + sizes["val"]["tokens"]
+        for document in encode_documents(read_documents(stream), tokenizer, val_fraction):
+            shards[document.split].write(document.tokens.tobytes())
+            size = sizes[document.split]
+            size["documents"] += 1
+            size["tokens"] += len(document.tokens)
+            size["bytes"] += len(document.text.encode())
+            hashes.append(document_hash(document.text))
+            reporter.advance()
+    for split in SPLITS:
+        if not sizes[split]["documents"]:
+            raise empty_split(split, len(hashes), val_fraction)
+    tokens = sum(size["tokens"] for size in sizes.values())
     out.provenance(tokens_per_second=round(tokens / max(time.monotonic() - began, 1e-3)))
-    duplicates = len(hashes) - len(np.unique(hashes))
-    label = {name: value for name, value in source["source"].items() if name == "label"}
-    facts = {"vocab_size": tokenizer.vocab_size, "end_of_story": tokenizer.end_of_story, "duplicates": duplicates}
-    out.json("meta.json", facts | sizes | label)
-    rows = [[name, "{stories:,} stories, {tokens:,} tokens, {bytes:,} bytes".format(**sizes[name])] for name in SPLITS]
-    rows.append(["duplicates", f"{duplicates:,} stories equal an earlier one; equal stories are in one split"])
-    out.json("summary.json", {"rows": rows})
+    meta: DatasetMeta = {
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_text": tokenizer.end_of_text,
+        "duplicates": len(hashes) - len(np.unique(hashes)),
+        "train": sizes["train"],
+        "val": sizes["val"],
+    }
+    if "label" in corpus["source"]:
+        meta["label"] = corpus["source"]["label"]
+    out.json("meta.json", meta)
+    out.json("summary.json", {"rows": summary(meta)})
+
+
+def summary(meta: DatasetMeta) -> list[list[str]]:
+    """The result table."""
+    duplicates = f"{meta['duplicates']:,} documents are copies of earlier ones"
+    return [
+        ["train", _describe(meta["train"])],
+        ["val", _describe(meta["val"])],
+        ["duplicates", f"{duplicates}; copies stay in one split"],
+    ]
+
+
+def _describe(size: SplitSize) -> str:
+    documents, tokens = f"{size['documents']:,} documents", f"{size['tokens']:,} tokens"
+    return f"{documents}, {tokens}, {size['bytes']:,} bytes"

@@ -1,157 +1,202 @@
-"""Stage `train`: token shards in, a trained model and the story of its training out."""
+"""Stage `train`: token shards in, a trained model and the record of its training out."""
 
 import copy
-import math
 import shlex
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
+from tinygpt.analysis.costs import costs
 from tinygpt.config import Config
 from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptError
-from tinygpt.lm.costs import costs
+from tinygpt.lm.evaluation import perplexity
+from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.optim import warmup_steps
-from tinygpt.lm.ranks import ALONE, Ranks
 from tinygpt.lm.training import TrainState, train, train_step
-from tinygpt.report import Report, duration
-from tinygpt.stages.train_run import Run, is_evaluation_step
-from tinygpt.store import Artifact, Inputs, Out
+from tinygpt.progress import NO_LIMITS, Limits, Reporter, duration
+from tinygpt.records import EvalRow
+from tinygpt.runs.training_run import TrainingRun, is_evaluation_step
+from tinygpt.store import Artifact, ArtifactWriter, Inputs
 
 LONG_RUN = 2 * 3600  # seconds
-LAPTOP_REACHES = "perplexity 10.2 on 7,000 stories after 45 minutes on 2 cores without bf16 (docs/results.md)"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What may end a run before its last step; nothing here enters a key.
-
-    Args:
-        max_seconds: of training in this call; None for no limit.
-        stop_at_step: stop after this step; None for no limit.
-        interrupted: tells the signal that asked for a stop, or None.
-    """
-
-    max_seconds: float | None = None
-    stop_at_step: int | None = None
-    interrupted: Callable[[], int | None] = lambda: None
-
-
-def run(config: Config, inputs: Inputs, out: Out, report: Report, *, limits: Limits = Limits(), ranks: Ranks = ALONE) -> None:
+def run(
+    config: Config,
+    inputs: Inputs,
+    out: ArtifactWriter,
+    reporter: Reporter,
+    *,
+    limits: Limits = NO_LIMITS,
+    processes: DataParallelGroup = SINGLE_PROCESS,
+) -> None:
     """Train, from the newest checkpoint if there is one.
 
     Args:
         config: [model], [train] and [runtime] are used.
         inputs: "build-dataset", "tokenize", and "init_from" if `train.init_from` is set.
         out: where the artifact and, meanwhile, the checkpoints go.
-        report: told costs, progress and evaluations.
+        reporter: receives costs, progress and evaluations.
         limits: when to stop early.
-        ranks: the processes that share the work; the others call `follow`.
+        processes: those that share the work; the others call `follow`.
     Raises:
         InputError: fewer training tokens than one window.
         DivergedError: a loss or gradient is not finite; the last checkpoint is intact.
         StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
     """
-    session = Run(config, inputs, out.checkpoints.newest(), ranks)
-    if session.state.step and (stop := stop_reason(session.state.step, 0, limits)):  # a step more is not what was asked for
-        raise stop
-    begin(session, report)
-    first_step, spent, started = session.state.step, 0.0, time.monotonic()
-    resumed = started
-    try:
-        for record in train(session.state, session.batches, config.train):
-            spent += time.monotonic() - resumed  # evaluation and checkpoints are not training
-            session.record(record)
-            speed = session.tokens(record.step - first_step) / spent
-            report.advance(1, loss=record.loss, perplexity=math.exp(min(record.loss, 50)), tokens_per_second=speed)
-            if is_evaluation_step(record.step, config.train):
-                session.evaluate()
-            if record.step in session.snapshot_steps:
-                session.snapshot(out.checkpoints)
-            if record.step == config.train.max_steps:
-                break
-            stop = stop_reason(record.step, time.monotonic() - started, limits)
-            ranks.led(stop is not None)
-            if stop or record.step % config.runtime.checkpoint_every == 0:
-                session.save(out.checkpoints)
-            if stop:
-                raise stop
-            resumed = time.monotonic()
-    except DivergedError as error:
-        raise with_batch(error, session) from None
-    session.finish(out, spent, session.state.step - first_step)
+    with limits.defer_signals():
+        training = TrainingRun(config, inputs, out.unfinished_run.newest(), processes)
+        if training.state.step and (stop := stop_reason(training.state.step, 0, limits)):
+            raise stop  # one more step is not what was asked for
+        announce(training, reporter)
+        try:
+            seconds, steps = take_steps(training, out, reporter, limits)
+        except DivergedError as error:
+            raise with_batch(error, training) from None
+        training.finish(out, seconds, steps)
 
 
-def follow(config: Config, inputs: Inputs, checkpoint: Artifact | None, ranks: Ranks) -> None:
-    """Take the steps that rank 0 takes in `run`, in another process, which writes nothing and says nothing."""
-    session = Run(config, inputs, checkpoint, ranks)
+def take_steps(
+    training: TrainingRun, out: ArtifactWriter, reporter: Reporter, limits: Limits
+) -> tuple[float, int]:
+    """Take the remaining steps, with evaluations, snapshots and checkpoints in between.
+
+    Returns:
+        Seconds of training, and the number of steps.
+    """
+    config, processes = training.config, training.state.processes
+    first_step = training.state.step
+    spent = 0.0
+    started = resumed = time.monotonic()
+    for record in train(training.state, training.batches, config.train):
+        spent += time.monotonic() - resumed  # evaluation and checkpoints are not training
+        training.record(record)
+        speed = training.tokens(record.step - first_step) / spent
+        reporter.advance(
+            1,
+            loss=record.loss,
+            perplexity=perplexity(record.loss),
+            tokens_per_second=speed,
+        )
+        if is_evaluation_step(record.step, config.train):
+            report_evaluation(training.evaluate(), reporter)
+        if record.step in training.snapshot_steps:
+            training.take_snapshot(out.unfinished_run)
+        if record.step == config.train.max_steps:
+            break
+        stop = stop_reason(record.step, time.monotonic() - started, limits)
+        processes.broadcast_from_rank_0(stop is not None)
+        if stop or record.step % config.runtime.checkpoint_every == 0:
+            training.save(out.unfinished_run)
+        if stop:
+            raise stop
+        resumed = time.monotonic()
+    return spent, training.state.step - first_step
+
+
+def follow(
+    config: Config, inputs: Inputs, checkpoint: Artifact | None, processes: DataParallelGroup
+) -> None:
+    """Take the steps of `run` in another process than rank 0, which writes and says nothing."""
+    training = TrainingRun(config, inputs, checkpoint, processes)
     with suppress(DivergedError):  # which rank 0 meets, too
-        for record in train(session.state, session.batches, config.train):
+        for record in train(training.state, training.batches, config.train):
             if is_evaluation_step(record.step, config.train):
-                session.validation_loss()
-            if record.step == config.train.max_steps or ranks.led():
+                training.validation_loss()
+            finished = record.step == config.train.max_steps
+            if finished or training.state.processes.broadcast_from_rank_0():
                 break
 
 
-def begin(session: Run, report: Report) -> None:
+def announce(training: TrainingRun, reporter: Reporter) -> None:
     """Say what is about to happen: a new run with its costs, or one that continues."""
-    config, state = session.config, session.state
-    if session.not_compiled:
-        report.note(f"torch.compile cannot be used here, and training goes on without it: {session.not_compiled}")
-    if session.checkpoint is not None:
-        report.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
-        if changed := ", ".join(session.changed):
-            report.note(f"continuing under other conditions: {changed}; the last bits may differ (exact: false)")
+    config, state = training.config, training.state
+    if training.not_compiled:
+        reporter.note(f"torch.compile is not available, training without: {training.not_compiled}")
+    if training.checkpoint is not None:
+        reporter.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
+        if changed := ", ".join(training.changed):
+            consequence = "the last bits may differ (exact: false)"
+            reporter.note(f"continuing under other conditions: {changed}; {consequence}")
     else:
-        report.note(f"{session.precision.name} matrix products: {session.precision.reason}")
-        tell_costs(session, measured_seconds_per_step(session), report.note)
-    report.task("train", config.train.max_steps, unit="steps", done=state.step)
+        precision = training.precision
+        reporter.note(f"{precision.name} matrix products: {precision.reason}")
+        report_costs(training, measured_seconds_per_step(training), reporter)
+    reporter.task("train", config.train.max_steps, unit="steps", done=state.step)
 
 
-def measured_seconds_per_step(session: Run, micro_batches: int = 3) -> float:
-    """Time of a step on this machine, from a few micro-batches on a throw-away copy (the first one only warms up)."""
-    accumulation = session.config.train.grad_accum_steps
-    config = session.config.train.model_copy(update={"grad_accum_steps": 1})
-    state = TrainState.start(copy.deepcopy(session.state.model), config, session.precision.name)
+def measured_seconds_per_step(training: TrainingRun, micro_batches: int = 3) -> float:
+    """Time of a step on this machine, from a few micro-batches on a throw-away copy.
+
+    The first one only warms up.
+    """
+    accumulation = training.config.train.grad_accum_steps
+    config = training.config.train.model_copy(update={"grad_accum_steps": 1})
+    model = copy.deepcopy(training.state.model)
+    state = TrainState.start(model, config, training.precision.name)
     for count in range(micro_batches):
         if count == 1:
             started = time.monotonic()
-        train_step(state, session.batches, config)
-    return (time.monotonic() - started) / (micro_batches - 1) * accumulation / session.state.ranks.count
+        train_step(state, training.batches, config)
+    seconds = (time.monotonic() - started) / (micro_batches - 1)
+    return seconds * accumulation / training.state.processes.world_size
 
 
-def tell_costs(session: Run, seconds_per_step: float, note: Callable[[str], None]) -> None:
-    """The table of parameters, arithmetic, memory and time; three lines of advice where it takes more than two hours."""
-    config = session.config
-    cost = costs(config.model, config.train, session.state.model.vocab_size)
-    steps, epochs = config.train.max_steps, session.tokens(config.train.max_steps) / len(session.batches.tokens)
-    note(f"parameters  {cost.parameters:,} ({cost.embedding_parameters:,} in embeddings, {cost.block_parameters:,} in blocks)")
-    note(f"arithmetic  {cost.flops_per_token / 1e6:.1f} MFLOP a token, {cost.tokens_per_step:,} tokens a step")
-    note(f"memory      about {cost.memory_bytes / 2**20:,.0f} MiB for weights, gradients, optimizer and activations")
-    note(f"data        {steps:,} steps are {session.tokens(steps) / 1e6:,.1f} M tokens, {epochs:.1f} passes over the stories")
-    note(f"time        about {duration(steps * seconds_per_step)} here ({seconds_per_step:.2f} s a step)")
-    if steps * seconds_per_step > LONG_RUN and config.train.optimizer == "adamw":
+def report_costs(training: TrainingRun, seconds_per_step: float, reporter: Reporter) -> None:
+    """Parameters, arithmetic, memory and time; advice where it takes more than two hours."""
+    config = training.config
+    cost = costs(config.model, config.train, training.state.model.vocab_size)
+    steps = config.train.max_steps
+    tokens = training.tokens(steps)
+    passes = tokens / len(training.batches.tokens)
+    total = steps * seconds_per_step
+    parts = f"{cost.embedding_parameters:,} in embeddings, {cost.block_parameters:,} in blocks"
+    flops = f"{cost.flops_per_token / 1e6:.1f} MFLOP per token"
+    memory = f"{cost.memory_bytes / 2**20:,.0f} MiB"
+    reporter.note(f"parameters  {cost.parameters:,} ({parts})")
+    reporter.note(f"arithmetic  {flops}, {cost.tokens_per_step:,} tokens per step")
+    reporter.note(f"memory      about {memory} for weights, gradients, optimizer and activations")
+    data = f"{steps:,} steps are {tokens / 1e6:,.1f} M tokens"
+    reporter.note(f"data        {data}, {passes:.1f} passes over the training text")
+    reporter.note(f"time        about {duration(total)} here ({seconds_per_step:.2f} s per step)")
+    if total > LONG_RUN and config.train.optimizer == "adamw":
         warmup = warmup_steps(config.train)
-        note(f"this run takes about {steps * seconds_per_step / 3600:.0f} hours on this machine")
-        note(f"its warm-up alone ({warmup:,} steps) takes {duration(warmup * seconds_per_step)}; until then little is learned")
-        note(f"`tinygpt run --preset laptop --source {shlex.quote(config.data.source)}` ends sooner; {LAPTOP_REACHES}")
+        command = f"tinygpt run --preset laptop --source {shlex.quote(config.data.source)}"
+        reporter.note(f"this run takes about {total / 3600:.0f} hours on this machine")
+        reporter.note(
+            f"its warm-up alone ({warmup:,} steps) takes {duration(warmup * seconds_per_step)}, "
+            "and the model learns little before it ends"
+        )
+        reporter.note(f"`{command}` learns as much in less time")
+
+
+def report_evaluation(row: EvalRow, reporter: Reporter) -> None:
+    """Report an evaluation: a line of its own, and a figure in the progress bar."""
+    reporter.advance(0, val_perplexity=row["val_perplexity"])
+    scores = f"validation loss {row['val_loss']:.4f}, perplexity {row['val_perplexity']:,.2f}"
+    reporter.note(f"step {row['step']:,}: {scores}{', best so far' if row['best'] else ''}")
 
 
 def stop_reason(step: int, seconds: float, limits: Limits) -> TinygptError | None:
     """The error that ends the run after this step, or None to go on."""
     if number := limits.interrupted():
-        return Interrupted(f"stopped by {signal.Signals(number).name} after step {step:,}; all of it is saved", number=number)
+        name = signal.Signals(number).name
+        return Interrupted(
+            f"stopped by {name} after step {step:,}; checkpoint saved", number=number
+        )
     if limits.stop_at_step is not None and step >= limits.stop_at_step:
-        return StoppedEarly(f"stopped after step {step:,} as asked; all of it is saved")
+        return StoppedEarly(f"stopped after step {step:,} (`--stop-at-step`); checkpoint saved")
     if limits.max_seconds is not None and seconds >= limits.max_seconds:
-        return StoppedEarly(f"stopped after step {step:,}: {duration(limits.max_seconds)} are over; all of it is saved")
+        limit = duration(limits.max_seconds)
+        return StoppedEarly(f"time limit of {limit} reached at step {step:,}; checkpoint saved")
     return None
 
 
-def with_batch(error: DivergedError, session: Run) -> DivergedError:
-    """The same error with the beginning of the batch that the failing step read."""
-    train = session.config.train
-    offsets = session.batches.offsets(session.state.step, train.batch_size * train.grad_accum_steps)
-    text = session.tokenizer.decode(session.batches.windows(offsets[:1])[0][0].tolist())
+def with_batch(error: DivergedError, training: TrainingRun) -> DivergedError:
+    """The same error, with the beginning of the batch on which the step failed."""
+    train = training.config.train
+    sequences = train.batch_size * train.grad_accum_steps
+    offsets = training.batches.offsets(training.state.step, sequences)
+    token_ids, _ = training.batches.windows(offsets[:1])
+    text = training.tokenizer.decode(token_ids[0].tolist())
     return DivergedError(f"{error.message}; its batch begins with {text[:80]!r}", error.hint)

@@ -1,5 +1,6 @@
-"""Artifacts on disk: found by key, checked by hash, whole or not there. No torch, no numpy."""
+"""Artifacts on disk: found by key, checked by hash, never half written. No torch, no numpy."""
 
 from tinygpt.store.artifact import Artifact, Inputs, Manifest
-from tinygpt.store.out import Checkpoints, Out
 from tinygpt.store.store import Store
+from tinygpt.store.unfinished import UnfinishedRun
+from tinygpt.store.writer import ArtifactWriter

@@ -1,6 +1,9 @@
-"""An artifact: a folder of files with a manifest that says how it was made (key) and what it is (digest).
+"""An artifact: a folder of files with a manifest.
 
-Every byte is hashed each time it is read, through the descriptor that is then used. Times and mode bits are never trusted.
+The manifest says how the artifact was made (its key) and what it contains (its digest).
+
+Each time a file is read, its bytes are hashed through the file descriptor that the caller gets.
+Modification times and permissions are never trusted.
 """
 
 import errno
@@ -28,14 +31,14 @@ ARTIFACT_ID = re.compile(r"[0-9a-f]{12}")
 STAGE_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
 Tables = Mapping[str, Mapping[str, object]]
-"""The configuration an artifact was made with: {table: {key: value}}."""
+"""The configuration that an artifact was made with: {table: {key: value}}."""
 
 Stage = Annotated[str, Field(pattern=f"^{STAGE_NAME.pattern}$")]
 _HEX64 = Field(pattern="^[0-9a-f]{64}$")
 
 
 class InputRecord(TypedDict):
-    """What a manifest says of an artifact it was made from."""
+    """How a manifest names an input of its artifact."""
 
     stage: Stage
     key: Annotated[Key, _HEX64]
@@ -43,31 +46,37 @@ class InputRecord(TypedDict):
 
 
 class DamageError(CorruptArtifactError):
-    """A file of an artifact is not what its manifest says.
+    """A file of an artifact does not match the manifest.
 
     Args:
-        folder: the artifact's.
-        file: its name in the artifact.
-        kind: "missing", "changed", "truncated", "grown", "symlink", "not a file" or "misnamed".
-        what: the kind as the end of a sentence about the file.
+        folder: the artifact's folder.
+        file: the file's name in the artifact.
+        kind: "missing", "changed", "truncated", "grown", "misnamed", "symlink" or "not a file".
+        problem: the rest of a sentence that begins with the file's name, e.g., "is missing".
     """
 
-    def __init__(self, folder: Path, file: str, kind: str, what: str) -> None:
+    def __init__(self, folder: Path, file: str, kind: str, problem: str) -> None:
         stage = folder.parent.name
-        hint = f"rebuild it with `tinygpt run --until {stage} --force`"
         if stage == CHECKPOINT:
-            hint = "`tinygpt train --resume` continues from the newest checkpoint that is whole"
-        super().__init__(f"artifact `{stage}/{folder.name}` is damaged: `{file}` {what}", hint=hint)
+            hint = "`tinygpt train --resume` continues from the newest intact checkpoint"
+        else:
+            hint = f"rebuild it with `tinygpt run --until {stage} --force`"
+        artifact = f"{stage}/{folder.name}"
+        super().__init__(f"artifact `{artifact}` is damaged: `{file}` {problem}", hint=hint)
         self.kind = kind
 
 
 def now() -> str:
-    """The time as manifests hold it: UTC, ISO 8601."""
+    """The current time as it is written in manifests: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class Manifest(BaseModel, frozen=True):
-    """How an artifact was made, what it is made of, and (never hashed into key or digest) where and when."""
+    """How an artifact was made and which files it has.
+
+    Args:
+        provenance: where and when it was made; enters neither key nor digest.
+    """
 
     format: Literal[1] = 1
     stage: Stage
@@ -79,37 +88,43 @@ class Manifest(BaseModel, frozen=True):
     provenance: dict[str, object]
 
     @model_validator(mode="after")
-    def _can_be_trusted(self) -> Self:
-        """No file's name leads out of the folder or is another's in different case; what others rely on is there."""
-        names = {MANIFEST, *(name.casefold() for name in self.files)}
-        if len(names) <= len(self.files) or not all(map(is_safe_name, self.files)):
-            raise ValueError("a file has no name of its own")
-        if not isinstance(self.provenance.get("created"), str) or (self.stage == CHECKPOINT and "step" not in self.provenance):
-            raise ValueError("the provenance is incomplete")
+    def _has_safe_names_and_provenance(self) -> Self:
+        distinct_names = {MANIFEST, *(name.casefold() for name in self.files)}
+        if len(distinct_names) != len(self.files) + 1:
+            raise ValueError("two file names are equal or differ only in case")
+        if not all(map(is_safe_name, self.files)):
+            raise ValueError("a file name is not safe on every system")
+        if not isinstance(self.provenance.get("created"), str):
+            raise ValueError("the provenance does not say when the artifact was created")
+        if self.stage == CHECKPOINT and "step" not in self.provenance:
+            raise ValueError("the provenance of a checkpoint lacks its step")
         return self
 
     @property
     def digest(self) -> Digest:
-        """What an artifact is: the hash over its files' names and hashes."""
-        return Digest(hash_json("tinygpt.digest", {name: record["sha256"] for name, record in self.files.items()}))
+        """What the artifact contains: a hash of the names and hashes of its files."""
+        hashes = {name: record["sha256"] for name, record in self.files.items()}
+        return Digest(hash_json("tinygpt.digest", hashes))
 
     @property
     def place(self) -> tuple[str, str]:
-        """The names of the folder above the artifact's own, and of its own."""
-        return self.stage, f"step-{self.provenance['step']!s:0>8}" if self.stage == CHECKPOINT else self.key[:ID_LENGTH]
+        """Where the artifact belongs: the name of the folder above its own, and of its own."""
+        if self.stage == CHECKPOINT:
+            return CHECKPOINT, f"step-{self.provenance['step']!s:0>8}"
+        return self.stage, self.key[:ID_LENGTH]
 
     def to_bytes(self) -> bytes:
-        """The one spelling of this manifest; it holds the SHA-256 of its own canonical form."""
-        body = dict(self) | {"digest": self.digest}
+        """The manifest as a JSON file, which includes the SHA-256 of its own canonical form."""
+        body = {**dict(self), "digest": self.digest}
         body["sha256"] = hash_json("tinygpt.manifest", body)
         return json.dumps(body, indent=1, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Read a manifest, trusting nothing.
+        """Read a manifest without trusting any of it.
 
         Raises:
-            ValueError, RecursionError: it is not exactly what `to_bytes` writes.
+            ValueError, RecursionError: `data` is not exactly what `to_bytes` writes.
         """
         manifest = cls.model_validate(json.loads(data))
         if manifest.to_bytes() != data:
@@ -119,12 +134,12 @@ class Manifest(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage's result, or a checkpoint.
+    """The result of a finished stage, or a checkpoint.
 
     Args:
-        folder: where it stands.
-        manifest: read from it, and checked.
-        root: links are refused below this folder.
+        folder: holds its files.
+        manifest: read from the folder, and checked.
+        root: symbolic links below this folder are refused.
     """
 
     folder: Path
@@ -136,21 +151,23 @@ class Artifact:
         """Read and check the manifest of a folder.
 
         Args:
-            root: None for a copy outside of any store.
-            key: what its key begins with.
+            root: the store's folder; None for a copy outside of any store.
+            key: what the artifact's key has to begin with.
         Raises:
-            CorruptArtifactError: there is none, it is not as it was written, or it belongs elsewhere.
-            StorageError: it cannot be read.
+            CorruptArtifactError: the manifest is missing, damaged, or that of another folder.
+            StorageError: the manifest cannot be read.
         """
         with _open(root or folder, folder, MANIFEST) as stream, refusals(folder / MANIFEST):
             data = stream.read(MAX_MANIFEST_BYTES)
         try:
             manifest = Manifest.from_bytes(data)
         except (ValueError, RecursionError) as error:
-            raise DamageError(folder, MANIFEST, "changed", "is not as this tinygpt writes it") from error
-        at_home = root is None or manifest.place == (folder.parent.name, folder.name)
-        if not (at_home and manifest.key.startswith(key)):
-            raise DamageError(folder, MANIFEST, "misnamed", f"belongs to `{'/'.join(manifest.place)}` of key `{manifest.key}`")
+            problem = "is not what this version of tinygpt writes"
+            raise DamageError(folder, MANIFEST, "changed", problem) from error
+        in_its_place = root is None or manifest.place == (folder.parent.name, folder.name)
+        if not in_its_place or not manifest.key.startswith(key):
+            problem = f"describes `{'/'.join(manifest.place)}` with key `{manifest.key}`"
+            raise DamageError(folder, MANIFEST, "misnamed", problem)
         return cls(folder, manifest, root or folder)
 
     @property
@@ -167,80 +184,83 @@ class Artifact:
 
     @property
     def id(self) -> str:
-        """The first 12 digits of the key, as people write it."""
+        """The first 12 digits of the key, as people type it."""
         return self.key[:ID_LENGTH]
 
     @property
     def created(self) -> str:
-        """When it was finished, UTC, ISO 8601."""
+        """When it was finished: UTC, ISO 8601."""
         return str(self.manifest.provenance["created"])
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Bytes of all its files together."""
         return sum(record["bytes"] for record in self.manifest.files.values())
 
     def names(self) -> list[str]:
-        """The names of its files."""
+        """The names of its files, sorted."""
         return sorted(self.manifest.files)
 
     def path(self, name: str) -> Path:
-        """Where a file stands, for showing to people; read it with `read` or `open`."""
+        """Where a file is, to be shown to people; code reads it with `read` or `open`."""
         return self.folder / name
 
     def open(self, name: str) -> BinaryIO:
-        """A file, hashed through the open file that is returned, rewound.
+        """Open a file, hash it through the returned stream, and rewind it.
 
         Raises:
-            CorruptArtifactError: it is missing or not what was written.
+            CorruptArtifactError: the file is missing, or differs from what was written.
         """
-        with self._sized(name) as stream, refusals(self.path(name)):
-            self._compare(name, hash_stream(stream))
-            os.lseek(stream.fileno(), 0, os.SEEK_SET)  # stream.seek would only move within its buffer
+        with self._open_sized(name) as stream, refusals(self.path(name)):
+            self._check_hash(name, hash_stream(stream))
+            # stream.seek would only move within its buffer
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(stream.fileno()), "rb")
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, checked; see `open`."""
-        with self._sized(name) as stream, refusals(self.path(name)):
+        """The bytes of a file, checked like those of `open`."""
+        with self._open_sized(name) as stream, refusals(self.path(name)):
             data = stream.read()
-        self._compare(name, hash_bytes(data))
+        self._check_hash(name, hash_bytes(data))
         return data
 
     def read_json(self, name: str) -> Any:
-        """A JSON file's value, its bytes checked."""
+        """The value of a JSON file, its bytes checked."""
         return json.loads(self.read(name))
 
     def read_rows(self, name: str) -> list[Any]:
-        """The values of a file that holds one JSON value a line, its bytes checked."""
+        """The values of a JSON Lines file, its bytes checked."""
         return [json.loads(line) for line in self.read(name).splitlines()]
 
     def check(self) -> None:
         """Hash every file.
 
         Raises:
-            CorruptArtifactError: the first that is not what was written.
+            CorruptArtifactError: a file is missing, or differs from what was written.
         """
         for name in self.names():
             self.open(name).close()
 
-    def _sized(self, name: str) -> BinaryIO:
+    def _open_sized(self, name: str) -> BinaryIO:
+        """Open a file of the recorded size; a wrong size says more than a wrong hash."""
         if name not in self.manifest.files:
-            raise DamageError(self.folder, name, "missing", "is not among its files")
+            raise DamageError(self.folder, name, "missing", "is not listed in the manifest")
         stream = _open(self.root, self.folder, name)
-        wanted, found = self.manifest.files[name]["bytes"], os.fstat(stream.fileno()).st_size
-        if found != wanted:
+        expected = self.manifest.files[name]["bytes"]
+        found = os.fstat(stream.fileno()).st_size
+        if found != expected:
             stream.close()
-            kind = "truncated" if found < wanted else "grown"
-            raise DamageError(self.folder, name, kind, f"has {found} bytes instead of {wanted}")
+            kind = "truncated" if found < expected else "grown"
+            raise DamageError(self.folder, name, kind, f"has {found} bytes instead of {expected}")
         return stream
 
-    def _compare(self, name: str, sha256: str) -> None:
+    def _check_hash(self, name: str, sha256: str) -> None:
         if sha256 != self.manifest.files[name]["sha256"]:
-            raise DamageError(self.folder, name, "changed", "differs from its hash")
+            raise DamageError(self.folder, name, "changed", "does not match its recorded hash")
 
 
 Inputs = Mapping[str, Artifact]
-"""What a stage reads, by the names of the stages that made it."""
+"""The artifacts that a stage reads, each under the name of the stage that made it."""
 
 
 def _open(root: Path, folder: Path, name: str) -> BinaryIO:
@@ -250,7 +270,8 @@ def _open(root: Path, folder: Path, name: str) -> BinaryIO:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise DamageError(folder, name, "missing", "is missing") from error
         if error.errno == errno.ELOOP:
-            raise DamageError(folder, name, "symlink", "is or lies behind a symbolic link") from error
+            problem = "is a symbolic link or lies behind one"
+            raise DamageError(folder, name, "symlink", problem) from error
         if error.errno in (errno.EISDIR, errno.ENXIO):
             raise DamageError(folder, name, "not a file", "is not a regular file") from error
         raise StorageError.refused(error, folder / name) from error

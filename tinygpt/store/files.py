@@ -1,7 +1,8 @@
-"""The one seam through which the store changes the disk: every create, write, fsync, rename and unlink is here.
+"""The file-system layer: every create, write, fsync, rename and unlink of the store is here.
 
-A test may watch the seam: its hook is called before each operation and can record it, fail it, shorten a write or end everything.
-Files are created under fresh names, never opened for overwriting, and are read-only once finished.
+A test may set `hook`, which is called before each operation: it can record the operation, let it
+fail, shorten a write or end the process. A file is created under a new name, never opened for
+overwriting, and is read-only once it is finished.
 """
 
 import errno
@@ -20,23 +21,40 @@ from typing_extensions import TypedDict
 
 from tinygpt.errors import StorageError
 
-FILE_MODE, FOLDER_MODE = 0o444, 0o755
+FILE_MODE = 0o444
+FOLDER_MODE = 0o755
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME = re.compile(r"(?!.*\.\Z)[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MAX_DEPTH = 8
 
-Kind = Literal["mkdir", "create", "write", "chmod", "fsync", "rename", "fsync folder", "unlink", "rmdir", "lock"]
+Kind = Literal[
+    "mkdir",
+    "create",
+    "write",
+    "chmod",
+    "fsync",
+    "rename",
+    "fsync folder",
+    "unlink",
+    "rmdir",
+    "lock",
+]
 
 
 class FileRecord(TypedDict):
-    """What a manifest says of a file."""
+    """What a manifest records about a file."""
 
     sha256: str
     bytes: int
 
 
 class Operation(NamedTuple):
-    """One change of the disk, as a hook sees it just before it happens."""
+    """One change of the disk, as a hook sees it just before it happens.
+
+    Args:
+        target: the new name, of a rename.
+        data: the bytes, of a write.
+    """
 
     kind: Kind
     path: Path
@@ -45,20 +63,23 @@ class Operation(NamedTuple):
 
 
 Hook = Callable[[Operation], int | None]
-"""Called before each operation. It may raise an OSError (the operation fails so) or return how many bytes a write may take."""
+"""Called before each operation.
+
+It may raise an OSError, with which the operation fails, or return how many bytes a write may take.
+"""
 
 hook: Hook | None = None
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a file name of a manifest stays inside its folder on every system: plain characters, relative, never climbing."""
+    """Whether a relative file name stays inside its folder and is allowed on every system."""
     parts = name.split("/")
     return len(parts) <= _MAX_DEPTH and all(_NAME.fullmatch(part) for part in parts)
 
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """What the system refuses in the block is a StorageError about `path`."""
+    """Turn an OSError of the block into a StorageError about `path`."""
     try:
         yield
     except OSError as error:
@@ -66,21 +87,29 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _operation(kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b"") -> Iterator[int | None]:
+def _operation(
+    kind: Kind, path: Path, target: Path | None = None, data: bytes | memoryview = b""
+) -> Iterator[int | None]:
     with refusals(path):
         yield hook(Operation(kind, path, target, bytes(data))) if hook else None
 
 
 class NewFile(io.FileIO):
-    """A file being written under a name that did not exist: hashed as it is written, durable and read-only once finished."""
+    """A file that is created under a free name and hashed while it is written.
+
+    `finish` makes it durable; it is read-only from the start.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._hash = path, hashlib.sha256()
+        self._path = path
+        self._hash = hashlib.sha256()
         with _operation("create", path):
-            super().__init__(path, "x", opener=lambda name, flags: os.open(name, flags | _SAFE, FILE_MODE))
+            super().__init__(
+                path, "x", opener=lambda name, flags: os.open(name, flags | _SAFE, FILE_MODE)
+            )
 
     def write(self, data: Any, /) -> int:
-        """Write all of `data`, however little the system takes at a time."""
+        """Write all of `data`, even if the system takes only a part of it at a time."""
         view = memoryview(data).cast("B")
         total = len(view)
         while view:
@@ -91,9 +120,11 @@ class NewFile(io.FileIO):
         return total
 
     def finish(self) -> FileRecord:
-        """Make the bytes durable. An fsync that failed is never repeated: it would claim success for lost pages."""
-        with _operation("chmod", self._path):  # the umask may have taken bits away
+        """Make the bytes durable, and close the file."""
+        # The umask may have cleared bits when the file was created
+        with _operation("chmod", self._path):
             os.fchmod(self.fileno(), FILE_MODE)
+        # An fsync that failed is not repeated: the second one could succeed although pages are lost
         with _operation("fsync", self._path):
             size = self.tell()
             os.fsync(self.fileno())
@@ -102,14 +133,14 @@ class NewFile(io.FileIO):
 
 
 def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
-    """Create `path` with `data`, durable."""
+    """Create the file `path` with `data`; it is durable on return."""
     with NewFile(path) as file:
         file.write(data)
         return file.finish()
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, whatever was there, durable."""
+    """Write `data` to `path`, replacing any old file in one step; it is durable on return."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         write_file(fresh, data)
@@ -120,18 +151,26 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder `path` unless it is there; its parent is synced. A link or a file in its place is an error."""
+    """Create the folder `path` unless it exists; a new one is durable on return.
+
+    Raises:
+        StorageError: a file or a link is in its place, or the folder cannot be created.
+    """
     if not os.path.lexists(path):
         with _operation("mkdir", path):
             path.mkdir(exist_ok=True)
             path.chmod(FOLDER_MODE)
         fsync_folder(path.parent)
     elif path.is_symlink() or not path.is_dir():
-        raise StorageError(f"`{path}` is in the way: it is not a folder", hint="move it elsewhere, then repeat the command")
+        kind = "a symbolic link" if path.is_symlink() else "a file"
+        raise StorageError(
+            f"`{path}` must be a folder, but it is {kind}",
+            hint="move it elsewhere, then repeat the command",
+        )
 
 
 def fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make durable which names a folder contains."""
     with _operation("fsync folder", path):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -141,7 +180,7 @@ def fsync_folder(path: Path) -> None:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Move a folder to a name that is free, or a file to any name, and make that durable."""
+    """Rename a folder to a free name, or a file to any name; the new name is durable on return."""
     with _operation("rename", path, target):
         path.replace(target)
     fsync_folder(target.parent)
@@ -150,7 +189,7 @@ def rename(path: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder; links are removed, never followed."""
+    """Remove a file or a folder with all it contains; links are removed, never followed."""
     if path.is_dir() and not path.is_symlink():
         for entry in entries(path):
             remove(entry)
@@ -162,14 +201,18 @@ def remove(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove what an error left unfinished, as far as the disk lets us; the error itself is what matters."""
+    """Remove what a failed operation left; an error here is ignored, as the first one matters."""
     with suppress(StorageError):
         if os.path.lexists(path):
             remove(path)
 
 
 def set_aside(path: Path, trash: Path, label: str) -> Path:
-    """Move a file or folder into the trash under a name that tells what it was."""
+    """Move a file or folder into the trash, under a name that begins with `label`.
+
+    Returns:
+        Its new path.
+    """
     make_folder(trash)
     target = trash / f"{label}.{secrets.token_hex(6)}"
     rename(path, target)
@@ -177,16 +220,19 @@ def set_aside(path: Path, trash: Path, label: str) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names; nothing if it is not there or is a link."""
+    """What a folder contains, sorted by name; empty if it does not exist or is a link."""
     with refusals(folder):
-        return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+        if folder.is_dir() and not folder.is_symlink():
+            return sorted(folder.iterdir())
+        return []
 
 
 def open_beneath(root: Path, path: Path) -> BinaryIO:
-    """Open a regular file for reading; no link is followed at any component below `root`, and a pipe never blocks.
+    """Open a regular file for reading without following a link anywhere below `root`.
 
     Raises:
-        OSError: ELOOP for a link, EISDIR for anything that is not a regular file, and what the system says otherwise.
+        OSError: ELOOP for a link, EISDIR for anything else that is not a regular file (a pipe does
+            not block), and whatever else the system refuses.
     """
     parts = path.relative_to(root).parts
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -203,13 +249,13 @@ def open_beneath(root: Path, path: Path) -> BinaryIO:
 
 
 def open_lock(path: Path) -> int:
-    """The descriptor of a lock file, created if need be, never truncated and never removed."""
+    """The descriptor of a lock file, created if it does not exist; never truncated or removed."""
     with _operation("lock", path):
         return os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o644)
 
 
 def write_lock(fd: int, data: bytes) -> None:
-    """Say in a lock file who holds it; only told to people, so a full disk stops nobody here."""
+    """Write into a lock file who holds it; errors are ignored, as only people read it."""
     with suppress(OSError):
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)

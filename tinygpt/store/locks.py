@@ -1,6 +1,7 @@
 """Locks that end with their holder: flock on files that are never removed.
 
-A killed holder's lock is free at once, because the kernel holds it, not the file; a forked child does not inherit it.
+The kernel holds the lock, not the file, so that the lock of a killed process is free at once. A
+forked child does not inherit it.
 """
 
 import fcntl
@@ -15,11 +16,13 @@ from pathlib import Path
 from tinygpt.errors import BusyError, StorageError
 from tinygpt.store import files
 
-_TOLD_AFTER = 1.0  # seconds
+_NOTIFY_AFTER_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.1
 _STARTED = datetime.now(UTC)
 
-Tell = Callable[[str], None]
-"""Told what a command waits for."""
+OnWait = Callable[[str], None]
+"""Called with a sentence that says what the command waits for."""
 
 _held: set[int] = set()
 
@@ -34,24 +37,26 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @contextmanager
-def hold(path: Path, *, timeout: float | None, waiting: Tell, shared: bool = False) -> Iterator[None]:
+def hold(
+    path: Path, *, timeout: float | None, on_wait: OnWait, shared: bool = False
+) -> Iterator[None]:
     """Hold the lock of `path` while the block runs.
 
     Args:
-        path: the lock file, made if need be.
-        timeout: seconds to wait; None for ever.
-        waiting: told once, after a second, who holds it.
-        shared: with other shared holders, without an exclusive one.
+        path: the lock file; created if it does not exist.
+        timeout: seconds to wait; None for no limit.
+        on_wait: called once, after a second, with a sentence that names the holder.
+        shared: allow other shared holders, but no exclusive one.
     Raises:
-        BusyError: it was not free in time.
+        BusyError: the lock was not free in time.
         StorageError: the file system has no locks.
     """
     fd = files.open_lock(path)
     _held.add(fd)
     try:
-        _wait(fd, path, shared, timeout, waiting)
+        _wait(fd, path, shared, timeout, on_wait)
         if not shared:
-            files.write_lock(fd, _card())
+            files.write_lock(fd, _describe_this_process())
         yield
         if not shared and fd in _held:
             files.write_lock(fd, b"")
@@ -62,44 +67,55 @@ def hold(path: Path, *, timeout: float | None, waiting: Tell, shared: bool = Fal
 
 
 def is_held(path: Path) -> bool:
-    """Whether another holds the lock of `path` now; changes nothing."""
+    """Whether another process or thread holds the lock of `path` now; changes nothing."""
     with suppress(OSError), files.open_beneath(path.parent, path) as file:
-        return not _try(file.fileno(), path, shared=True)
+        return not _try_lock(file.fileno(), path, shared=True)
     return False
 
 
-def _wait(fd: int, path: Path, shared: bool, timeout: float | None, waiting: Tell) -> None:
-    begin, pause, told = time.monotonic(), 0.005, False
-    while not _try(fd, path, shared):
+def _wait(fd: int, path: Path, shared: bool, timeout: float | None, on_wait: OnWait) -> None:
+    begin = time.monotonic()
+    pause = _FIRST_PAUSE_SECONDS
+    notified = False
+    while not _try_lock(fd, path, shared):
         waited = time.monotonic() - begin
         if timeout is not None and waited >= timeout:
-            hint = "wait until it ends, or wait longer with `--set runtime.lock_timeout=none`"
-            raise BusyError(f"{_holder(fd)} is still using `{path.stem}` after {timeout:g} s", hint)
-        if waited >= _TOLD_AFTER and not told:
-            waiting(f"waiting for {_holder(fd)}, which is using `{path.stem}`")
-            told = True
+            raise BusyError(
+                f"{_describe_holder(fd)} is still using `{path.stem}` after {timeout:g} s",
+                hint="wait until it ends; stages can wait with `--set runtime.lock_timeout=none`",
+            )
+        if waited >= _NOTIFY_AFTER_SECONDS and not notified:
+            on_wait(f"waiting for {_describe_holder(fd)}, which is using `{path.stem}`")
+            notified = True
         time.sleep(pause)
-        pause = min(2 * pause, 0.1)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def _try(fd: int, path: Path, shared: bool) -> bool:
+def _try_lock(fd: int, path: Path, shared: bool) -> bool:
+    """Take the lock if it is free; returns whether it was."""
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(fd, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        wrong = f"the file system of `{path.parent}` has no file locks ({os.strerror(error.errno or 0).lower()})"
-        raise StorageError(wrong, hint="put the store on a local disk with `--store DIR`") from error
+        reason = os.strerror(error.errno or 0).lower()
+        raise StorageError(
+            f"the file system of `{path.parent}` has no file locks ({reason})",
+            hint="put the store on a local disk with `--store DIR`",
+        ) from error
     return True
 
 
-def _card() -> bytes:
+def _describe_this_process() -> bytes:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
     started = f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC"
-    return f"process {os.getpid()} (`{command}`, started {started})".encode("utf-8", "backslashreplace")
+    text = f"process {os.getpid()} (`{command}`, started {started})"
+    return text.encode("utf-8", "backslashreplace")
 
 
-def _holder(fd: int) -> str:
+def _describe_holder(fd: int) -> str:
+    """The text that the holder wrote into the lock file, unless it is damaged or missing."""
     os.lseek(fd, 0, os.SEEK_SET)
-    card = os.read(fd, 400).decode("utf-8", "replace")
-    return card if card.startswith("process ") else "another process"
+    text = os.read(fd, 400).decode("utf-8", "replace")
+    return text if text.startswith("process ") else "another process"

@@ -1,9 +1,11 @@
-"""The store: finished artifacts under the names of their keys, and nothing half-made among them.
+"""The store: each finished artifact is in a folder named by its key; none is half written.
 
-artifacts/<stage>/<key12>/    an artifact, complete if and only if manifest.json stands in it
-          .partial/           unfinished work        .locks/  lock files, never removed
-          .trash/             what was replaced      .pins/   what `gc` must keep
-          latest/             copies for people, never read
+artifacts/<stage>/<key12>/   an artifact; complete if and only if it holds manifest.json
+          .partial/          unfinished work
+          .locks/            lock files, never removed
+          .trash/            what was replaced
+          .pins/             what `gc` must keep
+          latest/            copies for people; no stage reads them
 """
 
 import os
@@ -17,148 +19,229 @@ from typing import Any
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, UsageError
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, ID_LENGTH, STAGE_NAME, Artifact, InputRecord, Inputs, Manifest, Tables, now
+from tinygpt.store.artifact import (
+    ARTIFACT_ID,
+    ID_LENGTH,
+    STAGE_NAME,
+    Artifact,
+    InputRecord,
+    Inputs,
+    Manifest,
+    Tables,
+    now,
+)
 from tinygpt.store.files import entries
-from tinygpt.store.locks import Tell
-from tinygpt.store.out import Checkpoints, NewFolder, Out, read_run
+from tinygpt.store.locks import OnWait
+from tinygpt.store.new_folder import NewFolder
+from tinygpt.store.unfinished import UnfinishedRun, read_run
+from tinygpt.store.writer import ArtifactWriter
 
 LATEST = "latest"
-_NOTHING: Mapping[str, Any] = {}
+_EMPTY: Mapping[str, Any] = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
 
 
-def say_nothing(text: str) -> None:
-    """Tell nobody what is waited for."""
+def wait_silently(text: str) -> None:
+    """Do not say what the command waits for."""
 
 
 class Store:
-    """The artifacts under one folder, which is made when the first thing is written."""
+    """The artifacts in one folder, which is created when something is first written."""
 
     def __init__(self, root: Path) -> None:
-        root = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would hide a link to nothing
-        self.root = root.resolve() if root.is_symlink() and root.is_dir() else root
-        self.partial, self.trash, self.pins = self.root / ".partial", self.root / ".trash", self.root / ".pins"
+        absolute = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would hide a dangling link
+        is_link_to_folder = absolute.is_symlink() and absolute.is_dir()
+        self.root = absolute.resolve() if is_link_to_folder else absolute
+        self.partial = self.root / ".partial"
+        self.trash = self.root / ".trash"
+        self.pins = self.root / ".pins"
 
     def folder(self, stage: str, key: Key) -> Path:
-        """Where the artifact of a key stands, or would stand."""
+        """The folder of the artifact of a key, whether or not it exists."""
         return self.root / stage / key[:ID_LENGTH]
 
     def find(self, stage: str, key: Key) -> Artifact | None:
-        """The artifact of a key, its manifest checked, or None.
+        """The artifact of a key, its manifest checked; None if there is none.
 
         Raises:
-            CorruptArtifactError: something stands in its place that is not it.
+            CorruptArtifactError: its folder holds something else.
         """
         self._check_root()
         folder = self.folder(stage, key)
-        return Artifact.load(folder, self.root, key) if os.path.lexists(folder) else None
+        if not os.path.lexists(folder):
+            return None
+        return Artifact.load(folder, self.root, key)
 
     def resolve(self, prefix: str, stage: str | None = None) -> Artifact:
-        """The one artifact whose key begins with `prefix` (at least 4 digits, also written `stage/digits`).
+        """The artifact whose key begins with `prefix`.
 
+        Args:
+            prefix: at least 4 hex digits, also as `stage/digits`.
+            stage: where to search if the prefix names no stage; None for all stages.
         Raises:
             MissingArtifactError: there is none.
-            UsageError: there are several.
+            UsageError: there are several, or `prefix` is not the beginning of an id.
         """
-        if not (match := _PREFIX.fullmatch(prefix)):
-            raise UsageError(f"`{prefix}` is not the id of an artifact", hint="ids are 12 hex digits, see `tinygpt artifacts ls`")
-        stage, digits = match[1] or stage, match[2]
-        fitting = [folder for folder in self.folders(stage) if folder.name.startswith(digits[:ID_LENGTH])]
-        if len(fitting) > 1:
-            names = ", ".join(f"`{folder.parent.name}/{folder.name}`" for folder in fitting)
-            raise UsageError(f"`{prefix}` could be {names}", hint="write more digits, or the stage before them")
-        artifact = Artifact.load(fitting[0], self.root) if fitting else None
+        match = _PREFIX.fullmatch(prefix)
+        if not match:
+            raise UsageError(
+                f"`{prefix}` is not the id of an artifact",
+                hint="an id is 12 hex digits; see `tinygpt artifacts ls`",
+            )
+        digits = match[2]
+        folders = [
+            folder
+            for folder in self.folders(match[1] or stage)
+            if folder.name.startswith(digits[:ID_LENGTH])
+        ]
+        if len(folders) > 1:
+            names = ", ".join(f"`{folder.parent.name}/{folder.name}`" for folder in folders)
+            raise UsageError(
+                f"`{prefix}` fits several artifacts: {names}",
+                hint="type more digits, or put the stage before them",
+            )
+        artifact = Artifact.load(folders[0], self.root) if folders else None
         if artifact is None or not artifact.key.startswith(digits):
-            raise MissingArtifactError(f"no artifact `{prefix}` in `{self.root}`", hint="see `tinygpt artifacts ls`")
+            raise MissingArtifactError(
+                f"there is no artifact `{prefix}` in `{self.root}`",
+                hint="see `tinygpt artifacts ls`",
+            )
         return artifact
 
     def folders(self, stage: str | None = None) -> Iterator[Path]:
-        """Where artifacts stand, sound or not, in the order of their names."""
+        """The folders of all artifacts, intact or damaged, sorted by name within each stage."""
         for above in self.stages():
             if stage in (None, above.name):
-                yield from (folder for folder in entries(above) if ARTIFACT_ID.fullmatch(folder.name))
+                for folder in entries(above):
+                    if ARTIFACT_ID.fullmatch(folder.name):
+                        yield folder
 
     def stages(self) -> Sequence[Path]:
-        """The folders above the artifacts, one for each stage."""
+        """The folder of each stage, in which its artifacts are."""
         self._check_root()
-        return [folder for folder in entries(self.root) if STAGE_NAME.fullmatch(folder.name) and folder.name != LATEST]
+        return [
+            folder
+            for folder in entries(self.root)
+            if STAGE_NAME.fullmatch(folder.name) and folder.name != LATEST
+        ]
 
-    def begin(self, stage: str, key: Key, *, version: int = 1, tables: Tables = _NOTHING, inputs: Inputs = _NOTHING) -> Out:
-        """A place to write the artifact of a key, made as it says; call it with the key's lock held."""
+    def begin(
+        self,
+        stage: str,
+        key: Key,
+        *,
+        version: int = 1,
+        tables: Tables = _EMPTY,
+        inputs: Inputs = _EMPTY,
+    ) -> ArtifactWriter:
+        """A writer for the artifact of a key, made as the arguments say.
+
+        The caller holds the lock of the key.
+        """
         self._make_root()
         files.make_folder(self.partial)
-        for leftover in self.partial.glob(f"{stage}-{key[:ID_LENGTH]}.*"):
-            files.remove(leftover)  # of a killed process: its lock is ours
-        recipe = _recipe(stage, version, key, tables, inputs)
-        return Out(self.partial / f"{stage}-{key[:ID_LENGTH]}.{secrets.token_hex(6)}", Checkpoints(self.root, recipe))
+        name = f"{stage}-{key[:ID_LENGTH]}"
+        # We hold the lock, so only a killed process can have left these
+        for leftover in self.partial.glob(f"{name}.*"):
+            files.remove(leftover)
+        unfinished = UnfinishedRun(self.root, _recipe(stage, version, key, tables, inputs))
+        return ArtifactWriter(self.partial / f"{name}.{secrets.token_hex(6)}", unfinished)
 
-    def publish(self, out: Out) -> Artifact:
-        """Make what `out` holds the artifact of its key, all or nothing, durable on return.
+    def publish(self, out: ArtifactWriter) -> Artifact:
+        """Turn the files of `out` into the artifact of its key, in one step; durable on return.
 
-        A sound artifact of the same key and digest stays as it is; any other goes to the trash.
+        An intact artifact of the same key and digest stays as it is; any other goes to the trash.
         """
-        manifest = out.seal(out.checkpoints.recipe, **out.facts)
+        manifest = out.seal(out.unfinished_run.recipe, **out.facts)
         final = self.folder(manifest.stage, manifest.key)
         files.make_folder(final.parent)
-        old = None
+        replaced = None
         if os.path.lexists(final):
-            with suppress(ArtifactError, StorageError):
-                same = Artifact.load(final, self.root, manifest.key)
-                if same.digest == manifest.digest:
-                    same.check()
-                    out.discard()
-                    out.checkpoints.remove()
-                    return same
-            old = files.set_aside(final, self.trash, f"{manifest.stage}-{final.name}")
+            existing = self._load_if_equal(final, manifest)
+            if existing:
+                out.discard()
+                out.unfinished_run.remove()
+                return existing
+            replaced = files.set_aside(final, self.trash, f"{manifest.stage}-{final.name}")
         try:
             files.rename(out.folder, final)
         except StorageError:
-            with suppress(StorageError):  # the name may not be durable: as far as the disk lets us, nothing was published
-                if final.exists():
-                    files.rename(final, out.folder)
-                if old:
-                    files.rename(old, final)
+            self._take_back(out, final, replaced)
             raise
-        out.checkpoints.remove()
+        out.unfinished_run.remove()
         return Artifact(final, manifest, self.root)
 
-    def lock_file(self, name: str) -> Path:
-        """The lock of a run (`stage-key12`), or of all (`store`)."""
-        return self.root / ".locks" / f"{name}.lock"
+    def _load_if_equal(self, folder: Path, manifest: Manifest) -> Artifact | None:
+        """The artifact in `folder` if it is intact and has the key and digest of `manifest`."""
+        with suppress(ArtifactError, StorageError):
+            artifact = Artifact.load(folder, self.root, manifest.key)
+            if artifact.digest == manifest.digest:
+                artifact.check()
+                return artifact
+        return None
 
-    def hold(self, name: str, timeout: float | None, waiting: Tell, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Hold a lock by its name (see `lock_file`), alone or with other shared holders."""
-        self._make_root()
-        files.make_folder(self.lock_file(name).parent)
-        return locks.hold(self.lock_file(name), timeout=timeout, waiting=waiting, shared=shared)
-
-    @contextmanager
-    def lock(self, stage: str, key: Key, *, timeout: float | None = None, waiting: Tell = say_nothing) -> Iterator[None]:
-        """Be the only process that makes this key; `gc` stays out meanwhile.
+    def _take_back(self, out: ArtifactWriter, final: Path, replaced: Path | None) -> None:
+        """Undo a publication whose rename failed or may not be durable, as far as the disk allows.
 
         Args:
-            timeout: seconds to wait; None for ever.
-            waiting: told once, after a second, who holds it.
+            final: the artifact's folder.
+            replaced: where the artifact is now that was there before, if any.
         """
-        with self.hold("store", timeout, waiting, shared=True), self.hold(f"{stage}-{key[:ID_LENGTH]}", timeout, waiting):
+        with suppress(StorageError):
+            if final.exists():
+                files.rename(final, out.folder)
+            if replaced:
+                files.rename(replaced, final)
+
+    def lock_file(self, name: str) -> Path:
+        """The lock file of a key (`stage-key12`) or of the whole store (`store`)."""
+        return self.root / ".locks" / f"{name}.lock"
+
+    def hold(
+        self, name: str, timeout: float | None, on_wait: OnWait, *, shared: bool = False
+    ) -> AbstractContextManager[None]:
+        """Hold a lock, named as in `lock_file`; see `locks.hold`."""
+        self._make_root()
+        files.make_folder(self.lock_file(name).parent)
+        return locks.hold(self.lock_file(name), timeout=timeout, on_wait=on_wait, shared=shared)
+
+    @contextmanager
+    def lock(
+        self, stage: str, key: Key, *, timeout: float | None = None, on_wait: OnWait = wait_silently
+    ) -> Iterator[None]:
+        """Let no other process make the artifact of this key, nor `gc` run, while the block runs.
+
+        Args:
+            timeout: seconds to wait for each lock; None for no limit.
+            on_wait: called once a lock, after a second, with a sentence that names the holder.
+        Raises:
+            BusyError: another process did not release a lock in time.
+        """
+        with (
+            self.hold("store", timeout, on_wait, shared=True),
+            self.hold(f"{stage}-{key[:ID_LENGTH]}", timeout, on_wait),
+        ):
             yield
 
-    def checkpoints(self, stage: str, key: Key) -> Checkpoints:
-        """What an unfinished run of a key left."""
-        return Checkpoints(self.root, _recipe(stage, 1, key, {}, {}))
+    def unfinished_run(self, stage: str, key: Key) -> UnfinishedRun:
+        """The unfinished run of a key, whether or not it has saved anything."""
+        return UnfinishedRun(self.root, _recipe(stage, 1, key, {}, {}))
 
-    def unfinished(self) -> Sequence[Checkpoints]:
-        """Interrupted runs that can be continued, newest first."""
-        runs = [read_run(self.root, folder) for folder in entries(self.partial)]
-        waiting = [run for run in runs if run and not os.path.lexists(self.folder(run.stage, run.recipe.key))]
-        return sorted(waiting, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
+    def unfinished_runs(self) -> Sequence[UnfinishedRun]:
+        """The runs that can be continued, newest first."""
+        runs = []
+        for folder in entries(self.partial):
+            run = read_run(self.root, folder)
+            if run and not os.path.lexists(self.folder(run.stage, run.recipe.key)):
+                runs.append(run)
+        return sorted(runs, key=lambda run: str(run.recipe.provenance["created"]), reverse=True)
 
     def is_pinned(self, artifact: Artifact) -> bool:
-        """Whether `gc` must keep an artifact whatever becomes of the rest."""
+        """Whether the user has pinned an artifact, so that `gc` keeps it."""
         return (self.pins / f"{artifact.stage}-{artifact.id}").exists()
 
     def pin(self, artifact: Artifact, pinned: bool = True) -> None:
-        """Make `gc` keep an artifact and all it was made from, or no longer."""
+        """Make `gc` keep an artifact and all it was made from; undo that with `pinned=False`."""
         pin = self.pins / f"{artifact.stage}-{artifact.id}"
         files.make_folder(self.pins)
         if pinned:
@@ -166,10 +249,21 @@ class Store:
         elif pin.exists():
             files.remove(pin)
 
+    @property
+    def latest(self) -> Path:
+        """The folder of copies for people."""
+        return self.root / LATEST
+
     def put_latest(self, copies: Mapping[str, bytes]) -> Path:
-        """Replace the plain copies for people under `latest/`; returns that folder."""
+        """Replace the copies for people.
+
+        Args:
+            copies: file name -> bytes.
+        Returns:
+            Their folder.
+        """
         self._make_root()
-        latest = self.root / LATEST
+        latest = self.latest
         if os.path.lexists(latest):
             files.remove(latest)
         new = NewFolder(latest)
@@ -178,7 +272,7 @@ class Store:
         return latest
 
     def list(self, stage: str | None = None) -> list[Artifact]:
-        """All artifacts with a sound manifest, newest first; `verify` names the others."""
+        """All artifacts with a sound manifest, newest first; `verify` finds the others."""
         found = []
         for folder in self.folders(stage):
             with suppress(ArtifactError, StorageError):
@@ -187,9 +281,11 @@ class Store:
 
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():
-            kind = "a link to nothing" if self.root.is_symlink() else "not a folder"
-            hint = "move it elsewhere, or choose another store with `--store DIR`"
-            raise StorageError(f"the store `{self.root}` is {kind}", hint=hint)
+            kind = "a broken link" if self.root.is_symlink() else "not a folder"
+            raise StorageError(
+                f"the store `{self.root}` is {kind}",
+                hint="move it elsewhere, or choose another store with `--store DIR`",
+            )
 
     def _make_root(self) -> None:
         self._check_root()
@@ -199,5 +295,15 @@ class Store:
 
 
 def _recipe(stage: str, version: int, key: Key, tables: Tables, inputs: Inputs) -> Manifest:
-    made_from = {name: InputRecord(stage=made.stage, key=made.key, digest=made.digest) for name, made in inputs.items()}
-    return Manifest(stage=stage, version=version, key=key, tables=tables, inputs=made_from, provenance={"created": now()})
+    made_from = {
+        name: InputRecord(stage=made.stage, key=made.key, digest=made.digest)
+        for name, made in inputs.items()
+    }
+    return Manifest(
+        stage=stage,
+        version=version,
+        key=key,
+        tables=tables,
+        inputs=made_from,
+        provenance={"created": now()},
+    )

@@ -1,33 +1,46 @@
-"""Looking after a store: finding damage, putting it aside, and making room.
+"""Upkeep of a store: find damage, move it to the trash, and remove what nothing needs.
 
-Every file of every artifact and checkpoint is hashed, and the search goes on after each fault.
+The search for damage hashes every file of every artifact and checkpoint, and goes on after a fault.
 """
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from tinygpt.errors import StorageError
+from tinygpt.hashing import Digest
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import ARTIFACT_ID, CHECKPOINT, ID_LENGTH, MANIFEST, Artifact, DamageError
+from tinygpt.store.artifact import (
+    ARTIFACT_ID,
+    CHECKPOINT,
+    ID_LENGTH,
+    MANIFEST,
+    Artifact,
+    DamageError,
+    Manifest,
+)
 from tinygpt.store.files import entries
-from tinygpt.store.locks import Tell
-from tinygpt.store.out import RUN_FOLDER
-from tinygpt.store.store import Store, say_nothing
+from tinygpt.store.locks import OnWait
+from tinygpt.store.store import Store, wait_silently
+from tinygpt.store.unfinished import RUN_FOLDER
 
-PRECIOUS = "train"  # hours of work: models go only where somebody removes them
+MODEL_STAGE = "train"
+"""Its artifacts are hours of work, so `gc` keeps them all; a user may delete their folders."""
 
 
 class Fault(NamedTuple):
-    """One thing that is not as it was written.
+    """One thing in a store that is not as it should be.
 
     Args:
-        kind: missing, changed, truncated, grown, misnamed, symlink, not a file, unreadable, read error, leftover, stray (or
-            another spelling of a name) or dangling.
+        kind: missing, changed, truncated, grown, misnamed, symlink, not a file, unreadable, read
+            error, leftover (of a process that did not finish), stray (a file that its artifact's
+            manifest does not list) or dangling (a pin without its artifact).
         path: the file or folder at fault.
-        culprit: what a repair moves to the trash, so that the next run makes it anew; None if nothing can be.
+        culprit: what a repair moves to the trash, so that the next run makes it again; None if that
+            is not possible.
         text: one line for people.
     """
 
@@ -38,87 +51,120 @@ class Fault(NamedTuple):
 
 
 def verify(store: Store) -> list[Fault]:
-    """Everything that is wrong in a store; nothing is changed. Work in progress of living processes is no fault."""
+    """Find everything that is wrong in a store; changes nothing.
+
+    The unfinished work of a process that still runs is no fault.
+    """
     faults: list[Fault] = []
     for above in store.stages():
-        for folder in _listed(above, faults):
-            if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():  # else it is not ours
-                faults += _examined(store.root, folder)
-    for folder in _listed(store.partial, faults):
-        _unfinished(store, folder, faults)
-    for pin in _listed(store.pins, faults):
-        if not (store.root / pin.name[:-13] / pin.name[-12:]).exists():
-            faults.append(Fault("dangling", pin, pin, f"`{pin.name}` is pinned but not in the store"))
+        for folder in _list_folder(above, faults):
+            # Any other folder was not made by tinygpt
+            if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():
+                faults += _artifact_faults(store.root, folder)
+    for folder in _list_folder(store.partial, faults):
+        _add_unfinished_faults(store, folder, faults)
+    for pin in _list_folder(store.pins, faults):
+        stage, _, artifact_id = pin.name.rpartition("-")
+        if not (store.root / stage / artifact_id).exists():
+            text = f"`{pin.name}` is pinned but not in the store"
+            faults.append(Fault("dangling", pin, pin, text))
     return faults
 
 
-def repair(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> list[Fault]:
-    """Move what is wrong to the trash, so that the next run makes it anew; returns what was wrong."""
-    with store.hold("store", timeout, waiting):
+def repair(
+    store: Store, *, timeout: float | None = None, on_wait: OnWait = wait_silently
+) -> list[Fault]:
+    """Move what is wrong to the trash, so that the next run makes it again.
+
+    Returns:
+        What was wrong.
+    """
+    with store.hold("store", timeout, on_wait):
         faults = verify(store)
         for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
-            if os.path.lexists(culprit):  # else it went with the folder around it
-                files.set_aside(culprit, store.trash, "-".join(culprit.relative_to(store.root).parts).lstrip("."))
+            # A culprit inside another one was moved with it
+            if os.path.lexists(culprit):
+                label = "-".join(culprit.relative_to(store.root).parts).lstrip(".")
+                files.set_aside(culprit, store.trash, label)
     return faults
 
 
 @contextmanager
-def _noted(faults: list[Fault], path: Path, culprit: Path | None) -> Iterator[None]:
-    """Damage met in the block is a fault, and the search goes on."""
+def _collect_fault(faults: list[Fault], path: Path, culprit: Path | None) -> Iterator[None]:
+    """Add damage that the block finds to `faults`, as a fault of `path`."""
     try:
         yield
     except DamageError as error:
         faults.append(Fault(error.kind, path, culprit, error.message))
     except StorageError as error:
         denied = isinstance(error.__cause__, PermissionError)
-        faults.append(Fault("unreadable" if denied else "read error", path, culprit, error.message))
+        kind = "unreadable" if denied else "read error"
+        faults.append(Fault(kind, path, culprit, error.message))
 
 
-def _listed(folder: Path, faults: list[Fault]) -> list[Path]:
+def _list_folder(folder: Path, faults: list[Fault]) -> list[Path]:
+    """The entries of a folder; a link in its place, or a failed read, is added to `faults`."""
     if folder.is_symlink():
         faults.append(Fault("symlink", folder, folder, f"`{folder}` is a symbolic link"))
-    with _noted(faults, folder, None):
+    with _collect_fault(faults, folder, None):
         return entries(folder)
     return []
 
 
-def _unfinished(store: Store, folder: Path, faults: list[Fault]) -> None:
-    """The faults of an unfinished run, or the leftovers of a killed process."""
-    living = locks.is_held(store.lock_file(folder.name.partition(".")[0]))  # a killed process's folder has a random suffix
+def _add_unfinished_faults(store: Store, folder: Path, faults: list[Fault]) -> None:
+    """Add damaged checkpoints of an unfinished run, and what a process that ended left behind."""
+    # The folder of an artifact that is being written has a random suffix after its key
+    name = folder.name.partition(".")[0]
+    in_use = locks.is_held(store.lock_file(name))
     leftovers = [folder]
     if RUN_FOLDER.fullmatch(folder.name):
-        inner = _listed(folder, faults)
-        for entry in _listed(folder / CHECKPOINT, faults):
-            faults += _examined(store.root, entry, folder.name[-ID_LENGTH:])
+        inner = _list_folder(folder, faults)
+        for checkpoint in _list_folder(folder / CHECKPOINT, faults):
+            faults += _artifact_faults(store.root, checkpoint, folder.name[-ID_LENGTH:])
         if (folder / CHECKPOINT).exists() or folder.is_symlink():
-            leftovers = [entry for entry in inner if entry.name.startswith(".")]
-    if not living:
-        text = "was left by a process that ended before its time"
-        faults += [Fault("leftover", path, path, f"`{path}` {text}") for path in leftovers]
+            leftovers = _hidden(inner)
+    if not in_use:
+        for path in leftovers:
+            text = f"`{path}` was left by a process that did not finish"
+            faults.append(Fault("leftover", path, path, text))
 
 
-def _examined(root: Path, folder: Path, key: str = "") -> list[Fault]:
-    """The faults of one artifact, none if another process moved or replaced it meanwhile."""
-    before, faults = _identity(folder), list[Fault]()
-    with _noted(faults, folder / MANIFEST, folder):
+def _hidden(paths: Iterable[Path]) -> list[Path]:
+    """Those whose names begin with a dot: in an unfinished run, these are incomplete."""
+    return [path for path in paths if path.name.startswith(".")]
+
+
+def _artifact_faults(root: Path, folder: Path, key: str = "") -> list[Fault]:
+    """The faults of one artifact; none if another process moves or replaces it meanwhile.
+
+    Args:
+        key: what the artifact's key has to begin with.
+    """
+    before = _inode(folder)
+    faults: list[Fault] = []
+    with _collect_fault(faults, folder / MANIFEST, folder):
         artifact = Artifact.load(folder, root, key)
         for name in artifact.names():
-            with _noted(faults, artifact.path(name), folder):
+            with _collect_fault(faults, artifact.path(name), folder):
                 artifact.open(name).close()
-        faults += _uninvited(artifact)
-    return faults if _identity(folder) == before else []
+        faults += _stray_files(artifact)
+    return faults if _inode(folder) == before else []
 
 
-def _uninvited(artifact: Artifact) -> Iterator[Fault]:
-    """Files that the manifest does not name; hidden ones are the desktop's and do no harm."""
-    known, label = {MANIFEST, *artifact.names()}, f"{artifact.stage}/{artifact.id}"
+def _stray_files(artifact: Artifact) -> Iterator[Fault]:
+    """Files that the manifest does not list; hidden ones come from the desktop and do no harm."""
+    known = {MANIFEST, *artifact.names()}
     for path in sorted(artifact.folder.rglob("*")):
         name = path.relative_to(artifact.folder).as_posix()
-        if name not in known and not path.name.startswith(".") and (path.is_symlink() or not path.is_dir()):
-            yield Fault("stray", path, artifact.folder, f"artifact `{label}` has a file too many: `{name}`")
+        is_folder = path.is_dir() and not path.is_symlink()
+        if name in known or is_folder or path.name.startswith("."):
+            continue
+        label = f"{artifact.stage}/{artifact.id}"
+        text = f"artifact `{label}` contains `{name}`, which its manifest does not list"
+        yield Fault("stray", path, artifact.folder, text)
 
 
-def _identity(path: Path) -> int | None:
+def _inode(path: Path) -> int | None:
     with suppress(OSError):
         return path.lstat().st_ino
     return None
@@ -127,51 +173,95 @@ def _identity(path: Path) -> int | None:
 def garbage(store: Store) -> list[Artifact]:
     """The artifacts that nothing needs, newest first.
 
-    Needed are: what is pinned, every model, the newest artifact of each stage, what unfinished runs read, and all that these were
-    made from.
+    Needed are every model, every pinned artifact, the newest artifact of each stage, what the
+    unfinished runs read, and everything from which these were made.
 
     Raises:
-        ArtifactError, StorageError: one artifact cannot be read, so nobody knows what it needs.
+        ArtifactError, StorageError: an artifact cannot be read, so what it needs is unknown.
     """
     for folder in store.folders():
         Artifact.load(folder, store.root)
-    everything = store.list()
-    newest = {artifact.stage: artifact for artifact in reversed(everything)}
-    needed = [a for a in everything if a.stage == PRECIOUS or newest[a.stage] is a or store.is_pinned(a)]
-    kept, recipes = {a.folder for a in needed}, [*(run.recipe for run in store.unfinished()), *(a.manifest for a in needed)]
-    while recipes:
-        sources = {(record["stage"], record["digest"]) for record in recipes.pop().inputs.values()}
-        needed = [a for a in everything if (a.stage, a.digest) in sources and a.folder not in kept]
-        kept.update(a.folder for a in needed)
-        recipes += [a.manifest for a in needed]
-    return [artifact for artifact in everything if artifact.folder not in kept]
+    artifacts = store.list()
+    roots = _roots(store, artifacts)
+    unfinished = [run.recipe for run in store.unfinished_runs()]
+    needed = {artifact.folder for artifact in roots}
+    needed |= _sources(artifacts, [*unfinished, *(artifact.manifest for artifact in roots)])
+    return [artifact for artifact in artifacts if artifact.folder not in needed]
 
 
-def gc(store: Store, *, timeout: float | None = None, waiting: Tell = say_nothing) -> tuple[list[Artifact], dict[Path, int]]:
-    """Remove the garbage, the trash and what dead processes left.
+def _roots(store: Store, artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """The artifacts that are needed for their own sake.
+
+    Args:
+        artifacts: all, newest first.
+    """
+    roots = []
+    stages_seen = set()
+    for artifact in artifacts:
+        is_newest = artifact.stage not in stages_seen
+        stages_seen.add(artifact.stage)
+        if artifact.stage == MODEL_STAGE or is_newest or store.is_pinned(artifact):
+            roots.append(artifact)
+    return roots
+
+
+def _sources(artifacts: Sequence[Artifact], manifests: Sequence[Manifest]) -> set[Path]:
+    """The folders of all artifacts from which those of `manifests` were made, at any distance."""
+    by_content: dict[tuple[str, Digest], list[Artifact]] = defaultdict(list)
+    for artifact in artifacts:
+        by_content[artifact.stage, artifact.digest].append(artifact)
+    found: set[Path] = set()
+    queue = list(manifests)
+    while queue:
+        manifest = queue.pop()
+        for record in manifest.inputs.values():
+            for source in by_content[record["stage"], record["digest"]]:
+                if source.folder not in found:
+                    found.add(source.folder)
+                    queue.append(source.manifest)
+    return found
+
+
+def gc(
+    store: Store, *, timeout: float | None = None, on_wait: OnWait = wait_silently
+) -> tuple[list[Artifact], dict[Path, int]]:
+    """Remove the artifacts that nothing needs, the trash, and what ended processes left.
 
     Returns:
-        The artifacts that nothing needed, and the bytes of each other thing that was removed.
+        The artifacts, and the bytes of each other thing that was removed.
     """
-    with store.hold("store", timeout, waiting):
-        artifacts, others = garbage(store), entries(store.trash)
-        for folder in entries(store.partial):
-            match = RUN_FOLDER.fullmatch(folder.name)
-            over = match and (store.root / match[1] / match[2]).exists()  # its result is published
-            if not match:
-                others.append(folder)
-            elif over or not entries(folder / CHECKPOINT):  # half removed, a run would look damaged
-                others.append(files.set_aside(folder, store.trash, folder.name))
-            else:
-                others += [entry for entry in entries(folder) if entry.name.startswith(".")]
+    with store.hold("store", timeout, on_wait):
+        artifacts = garbage(store)
+        others = [*entries(store.trash), *_unfinished_garbage(store)]
         sizes = {path: _size(path) for path in others}
-        # One rename takes an artifact away; a half-removed one is never seen.
-        others += [files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}") for artifact in artifacts]
-        for path in others:
+        # One rename takes each artifact out of the store, so that none is ever seen half removed
+        moved = [
+            files.set_aside(artifact.folder, store.trash, f"{artifact.stage}-{artifact.id}")
+            for artifact in artifacts
+        ]
+        for path in [*others, *moved]:
             files.remove(path)
     return artifacts, sizes
 
 
+def _unfinished_garbage(store: Store) -> list[Path]:
+    """What no run can continue from; whole runs are moved to the trash first."""
+    found = []
+    for folder in entries(store.partial):
+        match = RUN_FOLDER.fullmatch(folder.name)
+        if not match:
+            found.append(folder)
+            continue
+        is_published = (store.root / match[1] / match[2]).exists()
+        if is_published or not entries(folder / CHECKPOINT):
+            # A rename first: a run that is half removed would look damaged
+            found.append(files.set_aside(folder, store.trash, folder.name))
+        else:
+            found += _hidden(entries(folder))
+    return found
+
+
 def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(entry.lstat().st_size for entry in inner if not entry.is_dir())

@@ -1,0 +1,1 @@
+"""Measure trained models and their texts: attention, ablation, spectra, generation quality."""

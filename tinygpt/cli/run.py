@@ -1,0 +1,128 @@
+"""`tinygpt run`: every stage in order, and a summary of the results."""
+
+import difflib
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinygpt import ui
+from tinygpt.cli.options import EXAMPLE, Call, with_options
+from tinygpt.cli.results import artifact_record, pictures, put_latest, sample_texts
+from tinygpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from tinygpt.cli.session import Session
+    from tinygpt.pipeline import Outcome
+    from tinygpt.records import EvalRecord
+
+# So that a first sample is a good one, and the same for everybody
+SAMPLE_DEFAULTS: dict[str, object] = {"top_p": 0.9, "seed": 1337}
+NEXT_COMMANDS = {
+    "train": ("eval", EXAMPLE),
+    "eval": (EXAMPLE,),
+    "sample": ("plot",),
+    "plot": (EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt"),
+}
+
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STAGE", help="Last stage to run; with --force, only this one is recomputed."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the plan: what is cached, what would run, and why."),
+]
+
+
+@with_options()
+def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
+    """Run every stage; results already computed are reused."""
+    from tinygpt.cli.session import Session
+    from tinygpt.pipeline import LAST_STAGE, STAGES
+
+    last = until or LAST_STAGE
+    if last not in STAGES:
+        near = difflib.get_close_matches(last, STAGES, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
+        raise UsageError(f"`{last}` is not a stage", hint=hint)
+    refresh = call.options.force and until in (None, "corpus")
+    session = Session(call, may_read_source=not dry_run, refresh_source=refresh)
+    _choose_sampling(session)
+    if dry_run:
+        _show_plan(session, last)
+        return
+    forced = [until] if until else list(STAGES)
+    outcomes = session.run(last, force=forced if call.options.force else [])
+    _conclude(session, outcomes)
+
+
+def _choose_sampling(session: "Session") -> None:
+    """Apply SAMPLE_DEFAULTS to the sampling keys that the user has not set."""
+    sampling, origins = session.config.sample, session.loaded.origins
+    for key, value in SAMPLE_DEFAULTS.items():
+        name = f"sample.{key}"
+        if getattr(sampling, key) is None and origins[name] != "--set":
+            session.reload({name: ("`run`", value)})
+
+
+def _show_plan(session: "Session", until: str) -> None:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, planned in session.project.plan(until).items():
+        cached = planned.artifact
+        rows[name] = {
+            "cached": cached is not None,
+            "id": cached.id if cached else None,
+            "why": planned.why,
+        }
+        if cached is None and planned.key:
+            steps = session.project.store.unfinished_run(name, planned.key).steps()
+            if steps:
+                rows[name]["why"] = f"an unfinished run continues at step {steps[-1]:,}"
+    if not session.call.answer(rows):
+        lines = [(name, f"{row['id'] or 'to run'}  {row['why']}") for name, row in rows.items()]
+        title = f"plan for `{session.project.store.root}`"
+        ui.say_output(ui.table(title, lines, ui.columns(sys.stdout)))
+
+
+def _conclude(session: "Session", outcomes: "dict[str, Outcome]") -> None:
+    """Print the sample, the perplexity, where the results are, and what to type next."""
+    store, note = session.project.store, session.screen.note
+    texts = sample_texts(outcomes["sample"].artifact) if "sample" in outcomes else []
+    plot = outcomes["plot"].artifact if "plot" in outcomes else None
+    drawn = [str(plot.path(name)) for name in pictures(plot)] if plot else []
+    before, after = _perplexities(outcomes)
+    answer = {
+        "stages": [
+            {**artifact_record(outcome.artifact), "cached": outcome.cached}
+            for outcome in outcomes.values()
+        ],
+        "samples": texts,
+        "perplexity": {"before": before, "after": after},
+        "pictures": drawn,
+    }
+    if not session.call.answer(answer) and texts:
+        ui.say_output("\n\n".join(texts))
+    if after is not None:
+        note(f"perplexity {before:,.0f} before training, {after:,.2f} after")
+    if plot:
+        put_latest(store, plot, outcomes["sample"].artifact)
+        note(f"report    {store.latest / 'report.html'}")
+        note(f"model     {outcomes['train'].artifact.folder}")
+        note(f"pictures  {store.latest}")
+    session.suggest(*NEXT_COMMANDS.get(list(outcomes)[-1], ("run",)))
+
+
+def _perplexities(outcomes: "dict[str, Outcome]") -> tuple[float | None, float | None]:
+    """Before and after training; None where nothing was evaluated."""
+    from tinygpt.trained_models import validation_perplexities
+
+    if "eval" not in outcomes:
+        return None, None
+    evaluation: EvalRecord = outcomes["eval"].artifact.read_json("eval.json")
+    after = evaluation["perplexity"]
+    if "untrained" in evaluation["baselines"]:
+        return evaluation["baselines"]["untrained"]["perplexity"], after
+    return validation_perplexities(outcomes["train"].artifact)[0], after

@@ -1,0 +1,232 @@
+"""The stages as commands."""
+
+import secrets
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinygpt import ui
+from tinygpt.cli import distributed, prompts
+from tinygpt.cli.options import Call, model_flag, with_options
+from tinygpt.cli.results import pictures, put_latest, sample_texts
+from tinygpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from tinygpt.cli.session import Session
+    from tinygpt.store import Artifact, Inputs
+
+SAMPLE_KEYS = (
+    "sample.temperature",
+    "sample.top_k",
+    "sample.top_p",
+    "sample.min_p",
+    "sample.max_new_tokens",
+    "sample.num_samples",
+    "sample.seed",
+    "sample.overflow",
+)
+
+Model = Annotated[
+    str | None, typer.Option(metavar="ID|FOLDER", help="Trained model: an id prefix or a folder.")
+]
+
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue an unfinished run, and refuse another configuration."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start over.")
+]
+From = Annotated[str | None, typer.Option("--from", metavar="ID", help="train.init_from")]
+MaxMinutes = Annotated[
+    float | None, typer.Option(min=0, metavar="M", help="Stop after M minutes and save; resumable.")
+]
+StopAtStep = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Stop after step N and save; resumable.")
+]
+
+Prompt = Annotated[str | None, typer.Argument(help="sample.prompt")]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help='File that holds the prompt; "-" for standard input.'),
+]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Text that ends a sample; repeatable.")
+]
+Interactive = Annotated[
+    bool, typer.Option("--interactive", help="Continue each line of standard input.")
+]
+XRay = Annotated[
+    bool, typer.Option("--xray", help="Also show how sure the model was of each token.")
+]
+Stream = Annotated[
+    bool, typer.Option("--stream/--no-stream", help="Print the text as it is generated.")
+]
+
+OutFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")
+]
+Open = Annotated[bool, typer.Option("--open", help="Open report.html in a browser.")]
+
+
+@with_options()
+def tokenize(call: Call) -> None:
+    """Learn a vocabulary from the text (byte-level BPE)."""
+    _make(call, "tokenize", "build-dataset")
+
+
+@with_options()
+def build_dataset(call: Call) -> None:
+    """Split the documents and store them as token ids."""
+    _make(call, "build-dataset", "train")
+
+
+def _make(call: Call, stage: str, following: str) -> None:
+    from tinygpt.cli.session import Session
+
+    session = Session(call, may_read_source=True)
+    session.finish(session.make(stage), following)
+
+
+@with_options(keys=["train.max_steps"])
+def train(
+    call: Call,
+    *,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    from_: From = None,
+    max_minutes: MaxMinutes = None,
+    stop_at_step: StopAtStep = None,
+) -> None:
+    """Train the model; an unfinished run continues."""
+    from tinygpt.cli.session import Session
+
+    if distributed.is_follower():
+        return distributed.follow(call.store())
+    if resume and fresh:
+        raise UsageError(
+            "`--resume` cannot be combined with `--fresh`", hint="use only one of them"
+        )
+    call.flags["train.init_from"] = ("--from", from_)
+    max_seconds = None if max_minutes is None else max_minutes * 60
+    session = Session(call, max_seconds=max_seconds, stop_at_step=stop_at_step)
+    inputs = session.project.inputs("train")
+    cached = None if call.options.force else session.project.plan("train")["train"].artifact
+    if cached is None:
+        session.project.prepare_training(resume=resume, fresh=fresh)
+    elif resume:
+        session.screen.note(f"run {cached.id} is finished")
+    session.finish(session.make("train", inputs), "eval", "sample")
+
+
+@with_options(keys=["eval.text"])
+def evaluate(call: Call, *, model: Model = None) -> None:
+    """Measure loss, bits per byte and generation quality."""
+    from tinygpt.cli.session import Session
+
+    session = Session(call, reads_model=True)
+    outcome = session.make("eval", _inputs_of_model(session, "eval", model))
+    call.answer(outcome.artifact.read_json("eval.json"))
+    session.suggest(f"sample{model_flag(model)}", f"plot{model_flag(model)}")
+
+
+def _inputs_of_model(session: "Session", stage: str, model: str | None) -> "Inputs":
+    return session.project.inputs_of_model(stage, session.find_model(model), model)
+
+
+@with_options(keys=SAMPLE_KEYS)
+def sample(
+    call: Call,
+    *,
+    prompt: Prompt = None,
+    file: PromptFile = None,
+    stop: Stop = None,
+    model: Model = None,
+    interactive: Interactive = False,
+    xray: XRay = False,
+    stream: Stream = True,
+) -> None:
+    """Generate text."""
+    from tinygpt.cli.session import Session
+
+    if file is not None:
+        if prompt is not None or interactive:
+            raise UsageError(
+                "`--file` cannot be combined with a prompt or `--interactive`",
+                hint="use only one of them",
+            )
+        prompt = prompts.read_prompt(file)
+    call.flags["sample.stop"] = ("--stop", stop or None)
+    session = Session(call, reads_model=True, stream=stream and not call.options.json)
+    if interactive:
+        session.screen.quiet = True
+    inputs = _inputs_of_model(session, "sample", model)
+    seed = call.flags["sample.seed"]
+    for text in prompts.typed_prompts(prompt) if interactive else [prompt]:
+        flag = "PROMPT" if file is None else "--file"
+        session.reload({"sample.prompt": (flag, text), "sample.seed": seed})
+        _generate(session, inputs, xray=xray)
+
+
+def _generate(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
+    """Generate with the current configuration, and print the text, its JSON or its x-ray."""
+    if session.config.sample.seed is None:
+        drawn = secrets.randbelow(2**31)
+        session.reload({"sample.seed": ("--seed", drawn)})
+        session.screen.note(f"seed {drawn} (repeat with --seed {drawn})")
+    as_json = session.call.options.json
+    outcome = session.make("sample", inputs)
+    if not as_json and (outcome.cached or not session.screen.stream):
+        ui.say_output("\n\n".join(sample_texts(outcome.artifact)))
+    records: Iterable[dict[str, Any]] = ()
+    if xray:
+        from tinygpt.stages.sample import add_xray
+
+        records = add_xray(outcome.artifact, session.config, inputs)
+    elif as_json:
+        records = outcome.artifact.read_rows("samples.jsonl")
+    say = partial(ui.say_json, indent=None) if as_json else ui.say_xray
+    for record in records:
+        say(record)
+
+
+@with_options(keys=["plot.text", "plot.format"])
+def plot(call: Call, *, model: Model = None, out: OutFolder = None, opens: Open = False) -> None:
+    """Draw training curves, attention and weights; write report.html."""
+    import webbrowser
+
+    from tinygpt.cli.session import Session
+
+    session = Session(call, reads_model=True)
+    inputs = _inputs_of_model(session, "plot", model)
+    outcome = session.make("plot", inputs)
+    artifact, store = outcome.artifact, session.project.store
+    put_latest(store, artifact, _newest_sample(session, inputs["train"]))
+    in_store = [artifact.path(name) for name in pictures(artifact)]
+    paths = _copy(artifact, out) if out else in_store
+    if not call.options.json:
+        ui.say_output("\n".join(map(str, paths)))
+    page = next(path for path in paths if path.suffix == ".html")
+    if opens and not webbrowser.open(page.as_uri()):
+        session.screen.note(f"cannot open `{page}`: no browser is available")
+    session.finish(outcome)
+
+
+def _newest_sample(session: "Session", train: "Artifact") -> "Artifact | None":
+    """The newest sample of a model."""
+    for artifact in session.project.artifacts("sample"):
+        if artifact.manifest.inputs["train"]["digest"] == train.digest:
+            return artifact
+    return None
+
+
+def _copy(plot: "Artifact", folder: Path) -> list[Path]:
+    """Copy a plot artifact's pictures and values out of the store."""
+    for name in plot.names():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(plot.read(name))
+    return [(folder / name).absolute() for name in pictures(plot)]

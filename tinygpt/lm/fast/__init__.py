@@ -1,0 +1,1 @@
+"""Faster forms of what lm/ spells out: the same numbers in less time and memory."""

@@ -1,0 +1,1 @@
+"""A training run: its state and files, and the proof that it can be repeated."""

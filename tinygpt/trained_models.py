@@ -1,0 +1,86 @@
+"""Trained models in a store, or in a folder that was copied from one."""
+
+import difflib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tinygpt.errors import CorruptArtifactError, MissingArtifactError, UsageError
+from tinygpt.progress import duration
+from tinygpt.records import MetricsRow
+from tinygpt.store import Artifact, Store
+
+
+def find_model(store: Store, model: str) -> Artifact:
+    """A train artifact by the beginning of its id, or by its folder, checked byte by byte.
+
+    Raises:
+        MissingArtifactError: there is none.
+        CorruptArtifactError: a file of the folder is damaged.
+        UsageError: it is another kind of artifact, or several ids begin like that.
+    """
+    if Path(model).is_dir():
+        return _model_in_folder(Path(model))
+    try:
+        return store.resolve(model, "train")
+    except MissingArtifactError as error:
+        ids = [run.id for run in store.list("train")]
+        near = ", ".join(f"`{id_}`" for id_ in difflib.get_close_matches(model, ids, 3, 0.0))
+        hint = f"trained models here: {near}" if near else "train one with `tinygpt run`"
+        raise MissingArtifactError(
+            f"no trained model `{model}` in `{store.root}`", hint=hint
+        ) from error
+
+
+def _model_in_folder(folder: Path) -> Artifact:
+    try:
+        artifact = Artifact.load(folder.absolute())
+        artifact.check()
+    except CorruptArtifactError as error:
+        raise CorruptArtifactError(
+            error.message, hint="copy the whole folder of a train artifact again"
+        ) from error
+    if artifact.stage not in ("train", "checkpoint"):
+        raise UsageError(
+            f"`{folder}` holds a `{artifact.stage}` artifact",
+            hint="name the folder of a train artifact",
+        )
+    return artifact
+
+
+def validation_perplexities(train: Artifact) -> list[float]:
+    """Validation perplexity at each evaluation during training, in the order of the steps."""
+    rows: list[MetricsRow] = train.read_rows("metrics.jsonl")
+    return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
+
+
+def describe_run(train: Artifact) -> str:
+    """A trained model in words by which its owner knows it: id, preset, age, perplexity."""
+    age = datetime.now(UTC) - datetime.fromisoformat(train.created)
+    perplexity = validation_perplexities(train)[-1]
+    facts = [
+        f"{duration(age.total_seconds())} old",
+        f"perplexity {perplexity:,.0f}" if perplexity > 999 else f"perplexity {perplexity:.3g}",
+    ]
+    preset = train.manifest.provenance.get("preset")
+    if preset:
+        facts.insert(0, f"preset {preset}")
+    return f"{train.id} ({', '.join(facts)})"
+
+
+def source_of_model(store: Store, stage: str, train: Artifact) -> Artifact:
+    """The artifact of a stage from which a model was made.
+
+    Raises:
+        MissingArtifactError: it is not in the store.
+    """
+    record = train.manifest.inputs[stage]
+    source = store.find(record["stage"], record["key"])
+    if source is None and record["stage"] == "tokenize":
+        return train  # a model folder that was copied here contains its tokenizer
+    if source is None or source.digest != record["digest"]:
+        name = f"`{record['stage']}/{record['key'][:12]}`"
+        raise MissingArtifactError(
+            f"model `{train.id}` was made from {name}, which is no longer in the store",
+            hint=f"make it again with `tinygpt run --until {record['stage']}`",
+        )
+    return source
