@@ -1,18 +1,27 @@
-# The two commands of the README, and what CI runs. Without make: the README has the same by hand.
+# What a user and a contributor type; the README says how to install without make.
 #
-#   make demo    install into .venv, train for two minutes, tell a story       make test    the quick tests
-#   make setup   install only       make check   style, types, size, tests     make clean   remove .venv and caches
+#   make demo       install into .venv, train for two minutes, generate a story
+#   make setup      install only
+#   make test       the quick tests
+#   make check      style, types, size and the quick tests
+#   make format     rewrite the code in the style that `make check` checks
+#   make test-full  the slower tests
+#   make proof      the long proofs of docs/guarantees.md
+#   make docs       renew what documents repeat of the program
+#   make bench      measure training and sampling beside peers
+#   make clean      remove .venv and caches; the store, artifacts/, is the user's and stays
 #
-# PYTHON names the interpreter that .venv is made from (make demo PYTHON=python3.12). constraints.txt says how to get the CPU build of
-# torch on Linux without a GPU.
+# PYTHON names the interpreter that .venv is made from (make demo PYTHON=python3.12).
+# constraints.txt says how to get the CPU build of torch on Linux without a GPU.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
+  --constraint constraints.txt
 WANTED := pyproject.toml constraints.txt
 
-.PHONY: setup demo test check test-full proof docs clean
+.PHONY: setup demo test check format test-full proof docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -27,8 +36,12 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python .ci/count_lines.py
+	$(BIN)/python tools/count_statements.py
 	$(MAKE) --no-print-directory test
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 test-full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "full and not proof"
@@ -37,9 +50,12 @@ proof: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m proof
 
 docs: $(VENV)/.installed
-	$(BIN)/python .ci/docs.py
+	$(BIN)/python tools/docs.py
 
-# The store, artifacts/, is the user's and stays.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.sample
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -56,15 +72,18 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	@echo "Installing what the full tests need"
+	@echo "Installing what the full tests and the benches need"
 	@$(PIP) --editable ".[dev]"
 	@touch $@
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { printf '%s\n\n%s\n' \
-	  "error: tinygpt needs Python 3.11 or newer, and \`$(PYTHON)\` is $$($(PYTHON) --version 2>/dev/null || echo not there)" \
-	  "hint: install it and name it, e.g., \`make demo PYTHON=python3.12\`" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) --version 2>/dev/null || echo not there); \
+	  printf '%s\n\n%s\n' \
+	    "error: tinygpt needs Python 3.11 or newer, and \`$(PYTHON)\` is $$found" \
+	    "hint: install it and name it, e.g., \`make demo PYTHON=python3.12\`" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { printf '%s\n\n%s\n' \
 	  "error: \`$(PYTHON)\` has no module venv, which makes $(VENV)" \
-	  "hint: install it, e.g., \`sudo apt install python3-venv\`, and type the same again" >&2; exit 1; }
+	  "hint: install it, e.g., \`sudo apt install python3-venv\`, and type the same again" >&2; \
+	  exit 1; }
 	@$(PYTHON) -m venv $(VENV)

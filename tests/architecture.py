@@ -1,42 +1,65 @@
-"""The rules of docs/design.md, section 1, as functions of a syntax tree; tests/test_architecture.py applies them.
+"""The rules of docs/design.md as functions of syntax trees; test_architecture.py applies them.
 
-A rule takes a module's tree and its path below tinygpt/, and yields what it finds: the line and what is wrong there.
+A rule takes a module's tree and its path below tinygpt/, and yields what it finds: the line, and
+what is wrong there.
 """
 
 import ast
+import graphlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from tinygpt.pipeline import STAGES
+from tools.count_statements import long_functions
 
-MAX_FUNCTION = 50
-FACTS = {"errors", "hashing", "report"}
+FACTS = {"errors", "hashing", "progress", "records"}
+COMPUTE = {"lm", "analysis", "figures", "html_report"}
 MAY_IMPORT = {
     **dict.fromkeys(FACTS, FACTS),
     "config": FACTS,
     "store": {*FACTS, "config"},
     "pipeline": {*FACTS, "config", "store"},
-    "corpus": {*FACTS, "config", "store"},
-    "lm": {"errors", "hashing", "config"},
-    "figures": {"lm"},
-    "report_html": {"figures", "lm"},
-    "stages": {*FACTS, "config", "store", "pipeline", "corpus", "lm", "figures", "report_html"},
-    "bench": {*FACTS, "config", "store", "pipeline", "corpus", "lm"},
-    "ui": {*FACTS, "config", "store", "pipeline", "corpus", "lm"},
-    "cli": {*FACTS, "config", "store", "pipeline", "corpus", "lm", "figures", "stages", "bench", "ui"},
+    "corpus": {*FACTS, "config"},
+    "lm": {*FACTS, "config"},
+    "analysis": {*FACTS, "config", "lm"},
+    "figures": {"analysis", "lm"},
+    "html_report": {*FACTS, "figures", "analysis", "lm"},
+    "runs": {*FACTS, "config", "store", "pipeline", "lm"},
+    "stages": {*FACTS, "config", "store", "pipeline", "corpus", *COMPUTE, "runs"},
+    "trained_models": {*FACTS, "store"},
+    "external_digests": {*FACTS, "config", "store", "corpus"},
+    "project": {
+        *FACTS,
+        *("config", "store", "pipeline", "corpus", "lm", "stages"),
+        *("trained_models", "external_digests"),
+    },
+    "library": {*FACTS, "config", "store", "lm", "trained_models", "project"},
+    "ui": FACTS,
+    "cli": {
+        *FACTS,
+        *("config", "store", "pipeline", "corpus", *COMPUTE, "runs", "stages"),
+        *("trained_models", "project", "library", "ui"),
+    },
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"config", "project", "library"},
 }
-"""What each part may import beside itself: only what lies below it."""
+"""What each part may import besides itself: only what lies below it."""
+
+COMPUTED_IMPORTS = {"project.py", "__init__.py"}
+"""Modules that load parts of tinygpt by a computed name: a stage when it runs, a name when used."""
 
 NUMERIC = {"torch", "numpy", "matplotlib", "tokenizers", "datasets", "safetensors"}
 FORBIDDEN_LIBRARIES = {
     **{part: NUMERIC | {"rich", "typer"} for part in (*FACTS, "config", "store", "pipeline")},
     "lm": {"rich", "typer", "datasets", "time", "logging", "subprocess"},
+    "analysis": {"rich", "typer", "datasets", "time", "logging", "subprocess"},
     "ui": {"torch", "numpy"},
 }
-NETWORK = {"socket", "socketserver", "ssl", "http", "urllib.request", "ftplib", "requests", "httpx", "aiohttp"}
+NETWORK = {
+    *("socket", "socketserver", "ssl", "http", "urllib.request", "ftplib"),
+    *("requests", "httpx", "aiohttp"),
+}
 HUB = {"datasets", "huggingface_hub"}
 CODE_IN_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 CODE_IN_DATA_CALLS = {
@@ -47,62 +70,91 @@ CODE_IN_DATA_CALLS = {
 }
 
 WRITING_CALLS = {
-    *(
-        "write_bytes",
-        "write_text",
-        "mkdir",
-        "makedirs",
-        "unlink",
-        "rmdir",
-        "rmtree",
-        "rename",
-        "touch",
-        "chmod",
-        "symlink_to",
-        "hardlink_to",
-    ),
-    *(
-        "copyfile",
-        "copy2",
-        "copytree",
-        "copyfileobj",
-        "truncate",
-        "tofile",
-        "mkdtemp",
-        "mkstemp",
-        "NamedTemporaryFile",
-        "TemporaryDirectory",
-    ),
+    *("write_bytes", "write_text", "mkdir", "makedirs", "unlink", "rmdir", "rmtree", "rename"),
+    *("touch", "chmod", "symlink_to", "hardlink_to", "copyfile", "copy2", "copytree"),
+    *("copyfileobj", "truncate", "tofile", "mkdtemp", "mkstemp"),
+    *("NamedTemporaryFile", "TemporaryDirectory"),
     *("os.remove", "os.replace", "os.link", "os.symlink", "shutil.move", "shutil.copy"),
 }
 MAY_WRITE = {
-    "store/files.py": "the one seam to the store",
+    "store/files.py": "the file-system layer of the store",
     "cli/config.py:init": "the user's own tinygpt.toml",
-    "cli/compare.py:compare": "compare.png, which is for the user and no stage reads",
-    "cli/pipeline.py:_copy": "artifacts/latest, which is for the user and no stage reads",
-    "bench/sample.py:first_token_ms": "a temporary folder: a model for a new process",
+    "cli/compare.py:_draw": "compare.png, which is for the user and no stage reads",
+    "cli/stages.py:_copy": "pictures, copied to a folder that the user names",
     "corpus/files.py:_standard_input": "a temporary folder: standard input, read twice",
     "corpus/readers.py:_table": "a temporary folder: a table, unpacked for its reader",
     "cli/failures.py:_closed_pipe": "the null device",
 }
-"""Modules, or functions as `module.py:function`, that create or change files, and why it is no file of the store."""
+"""Functions as `module.py:function`, or whole modules, that create or change files, and which."""
+
+BANNED_WORDS = (
+    *("told", "telling", "tells", "unembed", "Noise", "dearest", "Look", "HeadWorth", "Findings"),
+    *("end_of_story", "story_starts", "max_stories", "report_card"),
+)
+"""Words for which docs/design.md has another one, the field's own."""
 
 Rule = Callable[[ast.Module, str], Iterator[str]]
 
 
 def part(module: str) -> str:
-    """The part of the package that a module belongs to: "lm/model.py" to "lm", "pipeline.py" to "pipeline"."""
+    """The part of the package that a module belongs to: "lm/model.py" to "lm"."""
     return module.removesuffix(".py").split("/")[0]
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything imported, wherever it stands; `from a import b` gives "a.b"."""
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything imported, at any depth; `from a import b` gives "a.b"."""
     for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                yield from ((node.lineno, alias.name) for alias in names)
-            case ast.ImportFrom(module=source, names=names, level=level):
-                yield from ((node.lineno, "." * level + f"{source or ''}.{alias.name}") for alias in names)
+        yield from _imported_names(node)
+
+
+def _imported_names(node: ast.AST) -> Iterator[tuple[int, str]]:
+    match node:
+        case ast.Import(names=names):
+            for alias in names:
+                yield node.lineno, alias.name
+        case ast.ImportFrom(module=source, names=names, level=level):
+            for alias in names:
+                yield node.lineno, "." * level + f"{source or ''}.{alias.name}"
+
+
+def imports_that_run(node: ast.AST) -> Iterator[str]:
+    """What a module imports when it runs, at any depth: all but what type checkers alone import."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        for child in node.orelse:
+            yield from imports_that_run(child)
+        return
+    for _, name in _imported_names(node):
+        yield name
+    for child in ast.iter_child_nodes(node):
+        yield from imports_that_run(child)
+
+
+def import_circle(trees: Mapping[str, ast.Module]) -> list[str]:
+    """Modules that import each other in a circle, the first named again at the end; [] for none.
+
+    Args:
+        trees: the syntax tree of each module by its path below tinygpt/.
+    """
+    path_of = {_dotted_name(path): path for path in trees}
+    graph: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        imported = set()
+        for name in imports_that_run(tree):
+            module = name if name in path_of else name.rpartition(".")[0]
+            if module in path_of:
+                imported.add(path_of[module])
+        graph[path] = imported
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def _dotted_name(path: str) -> str:
+    below = path.removesuffix(".py").removesuffix("__init__")
+    return f"tinygpt/{below}".rstrip("/").replace("/", ".")
 
 
 def within(name: str, modules: set[str]) -> bool:
@@ -119,26 +171,54 @@ def calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str, str]]:
 
 
 def imports_go_downwards(tree: ast.Module, module: str) -> Iterator[str]:
+    importer = part(module)
     for line, name in imports(tree):
         if name.startswith("."):
             yield f"{line}: relative import {name}"
         if not name.startswith("tinygpt."):
             continue
-        target = name.split(".")[1]
-        if target != part(module) and target in MAY_IMPORT and target not in MAY_IMPORT[part(module)]:
-            yield f"{line}: {part(module)} imports {target}"
+        imported = name.split(".")[1]
+        allowed = {*MAY_IMPORT[importer], importer}
+        if imported in MAY_IMPORT and imported not in allowed:
+            yield f"{line}: {importer} imports {imported}"
+
+
+def nothing_is_imported_by_a_computed_name(tree: ast.Module, module: str) -> Iterator[str]:
+    if module in COMPUTED_IMPORTS:
+        return
     for node, name, _ in calls(tree):
-        literal = node.args and isinstance(node.args[0], ast.Constant) and not str(node.args[0].value).startswith("tinygpt")
-        if part(module) != "cli" and name.rpartition(".")[2] in ("import_module", "__import__") and not literal:
+        if name.rpartition(".")[2] in ("import_module", "__import__") and not _is_library(node):
             yield f"{node.lineno}: imports by a computed name"
 
 
+def _is_library(call: ast.Call) -> bool:
+    """Whether what is imported is spelled out and lies outside tinygpt."""
+    if not call.args or not isinstance(call.args[0], ast.Constant):
+        return False
+    return not str(call.args[0].value).startswith("tinygpt")
+
+
 def no_stage_imports_another(tree: ast.Module, module: str) -> Iterator[str]:
-    stages = {name.replace("-", "_") for name in STAGES}
+    if part(module) != "stages":
+        return
     for line, name in imports(tree):
-        target = name.removeprefix("tinygpt.stages.").split(".")[0]
-        if part(module) == "stages" and name.startswith("tinygpt.stages.") and target in stages:
-            yield f"{line}: imports stage {target}"
+        if name.startswith("tinygpt.stages."):
+            yield f"{line}: imports {name}"
+
+
+def every_module_of_stages_is_a_stage(tree: ast.Module, module: str) -> Iterator[str]:
+    if part(module) != "stages" or module == "stages/__init__.py":
+        return
+    if module not in stage_modules():
+        yield "1: no stage has this name"
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if "run" not in functions:
+        yield "1: the stage has no function `run`"
+
+
+def stage_modules() -> set[str]:
+    """Where the `run` function of each stage is."""
+    return {f"stages/{name.replace('-', '_')}.py" for name in STAGES}
 
 
 def parts_know_only_their_libraries(tree: ast.Module, module: str) -> Iterator[str]:
@@ -150,15 +230,18 @@ def parts_know_only_their_libraries(tree: ast.Module, module: str) -> Iterator[s
 def cli_starts_with_typer_only(tree: ast.Module, module: str) -> Iterator[str]:
     if part(module) != "cli":
         return
-    top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-    for line, name in imports(top):
-        if name.split(".")[0] not in {*sys.stdlib_module_names, "typer", "click", "tinygpt"}:
-            yield f"{line}: imports {name} before a command runs"
+    allowed = {*sys.stdlib_module_names, "typer", "click", "tinygpt"}
+    for statement in tree.body:
+        for line, name in _imported_names(statement):
+            if name.split(".")[0] not in allowed:
+                yield f"{line}: imports {name} before a command runs"
 
 
 def only_the_hub_meets_the_network(tree: ast.Module, module: str) -> Iterator[str]:
     for line, name in imports(tree):
-        if (within(name, NETWORK) and module != "corpus/hub.py") or (within(name, HUB) and part(module) != "corpus"):
+        outside_hub = within(name, NETWORK) and module != "corpus/hub.py"
+        outside_corpus = within(name, HUB) and part(module) != "corpus"
+        if outside_hub or outside_corpus:
             yield f"{line}: imports {name}"
 
 
@@ -171,51 +254,64 @@ def nothing_runs_code_from_data(tree: ast.Module, module: str) -> Iterator[str]:
             yield f"{node.lineno}: calls {name}"
 
 
-def only_the_seam_writes_files(tree: ast.Module, module: str) -> Iterator[str]:
+def only_the_file_system_layer_writes(tree: ast.Module, module: str) -> Iterator[str]:
     if module in MAY_WRITE:
         return
-    seams = {name.rpartition(".")[2] for _, name in imports(tree) if name == "tinygpt.store.files"}
+    layer_names = set()
+    for _, name in imports(tree):
+        if name == "tinygpt.store.files":
+            layer_names.add(name.rpartition(".")[2])
     for node, name, function in calls(tree):
-        if name.partition(".")[0] in seams:
+        if name.partition(".")[0] in layer_names:
             continue
-        writes = name in WRITING_CALLS or name.rpartition(".")[2] in WRITING_CALLS or opens_for_writing(node, name)
+        writes = name in WRITING_CALLS or name.rpartition(".")[2] in WRITING_CALLS
+        writes = writes or opens_for_writing(node, name)
         if writes and f"{module}:{function}" not in MAY_WRITE:
             yield f"{node.lineno}: {function} calls {name}"
 
 
 def opens_for_writing(node: ast.Call, name: str) -> bool:
-    """Whether a call of open(), Path.open(), gzip.open() or os.open() may create or change a file."""
+    """Whether a call of open(), Path.open(), gzip.open() or os.open() may change a file."""
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     if name == "os.open":
-        return any(re.search(r"O_(WRONLY|RDWR|CREAT|APPEND|TRUNC)", ast.unparse(argument)) for argument in arguments)
+        flags = " ".join(ast.unparse(argument) for argument in arguments)
+        return re.search(r"O_(WRONLY|RDWR|CREAT|APPEND|TRUNC)", flags) is not None
     if name.rpartition(".")[2] not in ("open", "fdopen"):
         return False
-    texts = [argument.value for argument in arguments if isinstance(argument, ast.Constant) and isinstance(argument.value, str)]
-    return any(re.fullmatch(r"[rwaxbt+]{1,4}", text) and re.search(r"[wax+]", text) for text in texts)
+    texts = [argument.value for argument in arguments if isinstance(argument, ast.Constant)]
+    modes = [text for text in texts if isinstance(text, str) and is_mode(text)]
+    return any(re.search(r"[wax+]", mode) for mode in modes)
+
+
+def is_mode(text: str) -> bool:
+    """Whether a text is a mode of open()."""
+    return re.fullmatch(r"[rwaxbt+]{1,4}", text) is not None
 
 
 def errors_are_not_swallowed(tree: ast.Module, module: str) -> Iterator[str]:
     broad = ("Exception", "BaseException")
     for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
-            silent = all(
-                isinstance(item, ast.Pass) or (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
-                for item in node.body
-            )
-            if silent and (node.type is None or ast.unparse(node.type) in broad):
-                yield f"{node.lineno}: swallows every error"
-    for node, name, _ in calls(tree):
-        if name.rpartition(".")[2] == "suppress" and any(ast.unparse(argument) in broad for argument in node.args):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        catches_all = node.type is None or ast.unparse(node.type) in broad
+        if catches_all and all(does_nothing(statement) for statement in node.body):
             yield f"{node.lineno}: swallows every error"
+    for call, name, _ in calls(tree):
+        suppressed = [ast.unparse(argument) for argument in call.args]
+        if name.rpartition(".")[2] == "suppress" and not set(broad).isdisjoint(suppressed):
+            yield f"{call.lineno}: swallows every error"
+
+
+def does_nothing(statement: ast.stmt) -> bool:
+    """Whether a statement is `pass` or a constant."""
+    if isinstance(statement, ast.Pass):
+        return True
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def functions_are_short(tree: ast.Module, module: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node, clean=False)
-            lines = (node.end_lineno or 0) - node.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
-            if lines > MAX_FUNCTION:
-                yield f"{node.lineno}: {node.name} has {lines} lines"
+    for node, complaint in long_functions(tree):
+        yield f"{node.lineno}: {complaint}"
 
 
 def what_is_public_is_explained(tree: ast.Module, module: str) -> Iterator[str]:
@@ -225,3 +321,11 @@ def what_is_public_is_explained(tree: ast.Module, module: str) -> Iterator[str]:
         named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         if named and not node.name.startswith("_") and not ast.get_docstring(node):
             yield f"{node.lineno}: {node.name} has no docstring"
+
+
+def banned_words(text: str) -> Iterator[str]:
+    """Line and word of each banned word that stands in a text as a whole word."""
+    pattern = re.compile(rf"\b({'|'.join(BANNED_WORDS)})\b")
+    for number, line in enumerate(text.splitlines(), start=1):
+        for match in pattern.finditer(line):
+            yield f"{number}: {match[0]}"
