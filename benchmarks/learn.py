@@ -95,7 +95,7 @@ def read_data(source: str, heldout: str | None, reporter: Reporter) -> Data:
     Args:
         source: what to learn from, as in `data.source`.
         heldout: what to evaluate on; None for the validation split of `source`.
-        reporter: told the progress.
+        reporter: receives the progress.
     """
     config = Config()
     val_fraction = config.dataset.val_fraction
