@@ -1,6 +1,6 @@
 # What a user and a contributor type; the README says how to install without make.
 #
-#   make demo       install into .venv, train for two minutes, generate a story
+#   make demo       install into .venv, train for some minutes, generate a story
 #   make setup      install only
 #   make test       the quick tests
 #   make check      style, types, size and the quick tests
