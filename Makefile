@@ -7,6 +7,7 @@
 #   make format     rewrite the code in the style that `make check` checks
 #   make test-full  the slower tests
 #   make proof      the long proofs of docs/guarantees.md
+#   make proof-lowest  the quick tests with the oldest packages that pyproject.toml allows
 #   make docs       renew what documents repeat of the program
 #   make bench      measure training and sampling beside peers
 #   make clean      remove .venv and caches; the store, artifacts/, is the user's and stays
@@ -16,12 +17,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   --constraint constraints.txt
 WANTED := pyproject.toml constraints.txt
 
-.PHONY: setup demo test check format test-full proof docs bench clean
+.PHONY: setup demo test check format test-full proof proof-lowest docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -49,6 +51,9 @@ test-full: $(VENV)/.installed-dev
 proof: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m proof
 
+proof-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof"
+
 docs: $(VENV)/.installed
 	$(BIN)/python tools/docs.py
 
@@ -57,7 +62,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.sample
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages: it is newer than the files that name them, or pip runs again.
@@ -74,6 +79,15 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	@echo "Installing what the full tests and the benches need"
 	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+# Made anew whenever a version changes; $(BIN)/python comes first because it checks the interpreter.
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt | $(BIN)/python
+	@echo "Installing the oldest packages that are allowed into $(LOWEST)"
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint constraints-lowest.txt --editable ".[test]"
 	@touch $@
 
 $(BIN)/python:

@@ -24,9 +24,10 @@ from tinygpt import ui
 from tinygpt.config import Config, DataConfig, TrainConfig, load_config
 from tinygpt.corpus import Documents
 from tinygpt.errors import UsageError
-from tinygpt.lm.dataset import Batches, Tokens, encode_documents, is_validation
+from tinygpt.lm.dataset import Batches, Tokens, encode_parts
 from tinygpt.lm.evaluation import mean_loss
 from tinygpt.lm.fast.precision import choose_device, choose_precision, prepare_cpu
+from tinygpt.lm.holdout import Part, plan_holdout
 from tinygpt.lm.init import init_weights
 from tinygpt.lm.model import GPT
 from tinygpt.lm.tokenizer import Tokenizer
@@ -98,15 +99,14 @@ def read_data(source: str, heldout: str | None, reporter: Reporter) -> Data:
         reporter: receives the progress.
     """
     config = Config()
-    val_fraction = config.dataset.val_fraction
     documents = _read_all(source, reporter)
-    train_texts = (text for text in documents if not is_validation(text, val_fraction))
+    parts = list(plan_holdout(documents, config.dataset).parts(documents))
+    train_texts = (part.text for part in parts if part.split == "train")
     tokenizer = Tokenizer.train(train_texts, config.tokenizer)
-    train = encode_split(documents, tokenizer, val_fraction, "train")
-    if heldout is None:
-        validation = encode_split(documents, tokenizer, val_fraction, "val")
-    else:
-        validation = encode_split(_read_all(heldout, reporter), tokenizer, 1.0, "val")
+    train = encode_split(parts, tokenizer, "train")
+    if heldout is not None:
+        parts = [Part(text, "val", is_end=True) for text in _read_all(heldout, reporter)]
+    validation = encode_split(parts, tokenizer, "val")
     bytes_per_token = np.asarray(tokenizer.byte_lengths)[validation].mean()
     return Data(tokenizer, train, validation, float(bytes_per_token))
 
@@ -115,12 +115,10 @@ def _read_all(source: str, reporter: Reporter) -> list[str]:
     return list(Documents(DataConfig(source=source, max_documents=None), reporter))
 
 
-def encode_split(
-    documents: Iterable[str], tokenizer: Tokenizer, val_fraction: float, split: str
-) -> Tokens:
+def encode_split(parts: Iterable[Part], tokenizer: Tokenizer, split: str) -> Tokens:
     """The tokens of one split."""
-    encoded = encode_documents(documents, tokenizer, val_fraction)
-    return np.concatenate([document.tokens for document in encoded if document.split == split])
+    encoded = encode_parts(parts, tokenizer)
+    return np.concatenate([part.tokens for part in encoded if part.split == split])
 
 
 def bench_learn(

@@ -12,7 +12,7 @@ import typer.main
 
 from benchmarks import learn, matmul, sample, tokenize, train
 from tests.conftest import ROOT
-from tinygpt.cli import app
+from tinygpt.cli.app import app
 from tinygpt.config.fields import FIELDS, TABLES
 from tools import docs
 

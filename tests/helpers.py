@@ -21,6 +21,9 @@ STORIES = [
     for color in ("red", "blue", "big")
 ]
 
+WORSENING = {"learning_rate": 0.3, "schedule": "constant", "warmup_steps": None, "max_steps": 12}
+"""Keys of [train] with which the last weights of `tiny_config` are worse than the best."""
+
 Inputs = dict[str, Artifact]
 
 
@@ -74,9 +77,12 @@ def publish(store: Store, stage: str, files: Mapping[str, bytes], name: str = ""
 
 
 def publish_corpus(
-    store: Store, stories: Sequence[str] = STORIES, label: str | None = None
+    store: Store,
+    stories: Sequence[str] = STORIES,
+    label: str | None = None,
+    unit: str | None = None,
 ) -> Artifact:
-    """A corpus artifact with these stories."""
+    """A corpus artifact with these stories; for `label` and `unit` see records.CorpusMeta."""
     lines = "".join(json.dumps(story) + "\n" for story in stories)
     meta = {
         "documents": len(stories),
@@ -86,6 +92,8 @@ def publish_corpus(
     }
     if label:
         meta["source"]["label"] = label
+    if unit:
+        meta["unit"] = unit
     files = {
         "documents.jsonl.gz": gzip.compress(lines.encode(), 3, mtime=0),
         "meta.json": json.dumps(meta).encode(),
@@ -118,11 +126,15 @@ def run_stage(
 
 
 def prepare(
-    root: Path, config: Config, stories: Sequence[str] = STORIES, label: str | None = None
+    root: Path,
+    config: Config,
+    stories: Sequence[str] = STORIES,
+    label: str | None = None,
+    unit: str | None = None,
 ) -> tuple[Store, Inputs]:
     """A store with corpus, tokenizer and dataset, and the three by stage name."""
     store = Store(root)
-    made = {"corpus": publish_corpus(store, stories, label)}
+    made = {"corpus": publish_corpus(store, stories, label, unit)}
     made["tokenize"] = run_stage(store, "tokenize", config, made, tokenize.run).artifact
     made["build-dataset"] = run_stage(
         store, "build-dataset", config, made, build_dataset.run

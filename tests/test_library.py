@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import tinygpt
-from tests.helpers import publish, with_settings
+from tests.helpers import WORSENING, publish, with_settings
 from tinygpt.config import TokenizerConfig
 from tinygpt.errors import (
+    ArtifactError,
     CorruptArtifactError,
     InputError,
     MissingArtifactError,
@@ -119,7 +120,10 @@ class TestLoading:
         (copy / "metrics.jsonl").write_text("")
         with pytest.raises(CorruptArtifactError, match=r"metrics\.jsonl") as caught:
             tinygpt.load(copy)
-        assert caught.value.hint == "copy the whole folder of a train artifact again"
+        assert (
+            caught.value.hint
+            == "copy `metrics.jsonl` again from the store where the model was trained"
+        )
 
     def test_the_folder_of_another_stage_is_refused(self, finished: Project) -> None:
         folder = finished.artifacts("tokenize")[0].folder
@@ -139,6 +143,39 @@ class TestLoading:
             tinygpt.load(publish(store, "train", deeper, "deeper").folder)
         with pytest.raises(CorruptArtifactError, match="has 257 entries, the model 300"):
             tinygpt.load(publish(store, "train", smaller, "smaller").folder)
+
+    def test_best_last_or_automatically_chosen_weights_are_loaded(
+        self, finished: Project, tmp_path: Path
+    ) -> None:
+        store = shutil.copytree(finished.store.root, tmp_path / "artifacts")
+        project = Project(
+            with_settings(finished.config, train={**WORSENING, "max_steps": 2}), store
+        )
+        artifact = project.make("train").artifact
+        files = {"best": "best/model.safetensors", "last": "model.safetensors"}
+        steps = {}
+        for which, file in files.items():
+            model = tinygpt.load(artifact.folder, weights=which)  # type: ignore[arg-type]
+            expected = weights.read_arrays(artifact.read(file))
+            assert all((model.weights[name] == array).all() for name, array in expected.items())
+            assert model.which == which
+            steps[which] = model.step
+        assert steps == {"best": 1, "last": 2}
+        chosen = tinygpt.load(artifact.folder)
+        assert (chosen.which, chosen.step) == ("best", 1)
+
+    def test_weights_that_the_code_computes_otherwise_are_refused(
+        self, train: Artifact, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = tinygpt.load(train.folder, device="cpu")
+        monkeypatch.setattr(
+            "tinygpt.lm.model.CausalSelfAttention.weights",
+            lambda self, q, k: (q @ k.mT).softmax(dim=-1),
+        )
+        with pytest.raises(ArtifactError, match="computes other logits") as caught:
+            model.logits("Tom")
+        assert caught.value.exit_code == 3
+        assert model.generate_text("Tom", max_new_tokens=2)  # in numpy, as it was trained
 
     def test_a_checkpoint_of_an_unfinished_run_is_loaded(
         self, finished: Project, tmp_path: Path

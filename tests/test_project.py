@@ -1,6 +1,5 @@
 """A Project: it plans once, makes what is missing, and finds what is there."""
 
-import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from tests.helpers import Notes, with_settings
 from tinygpt.config import Config, DataConfig
+from tinygpt.corpus.given import given_fingerprint
 from tinygpt.errors import (
     CorruptArtifactError,
     InputError,
@@ -22,6 +22,7 @@ from tinygpt.progress import Limits
 from tinygpt.project import Project
 from tinygpt.stages import tokenize
 from tinygpt.store import Artifact, ArtifactWriter, Store
+from tinygpt.store.artifact import MANIFEST, MODEL_FILES
 from tinygpt.trained_models import describe_run, validation_perplexities
 
 
@@ -133,7 +134,11 @@ class TestPlan:
         for call in (empty.plan, empty.run, empty.make):
             with pytest.raises(UsageError, match="`trian` is not a stage") as caught:
                 call("trian")
-            assert caught.value.hint == f"the stages are {', '.join(STAGES)}"
+            assert caught.value.hint == "did you mean `train`?"
+            with pytest.raises(UsageError) as caught:
+                call("models")
+            stages = f"the stages are {', '.join(STAGES)}"
+            assert caught.value.hint == f"{stages}; `train` makes the models"
         assert empty.artifacts() == []
 
 
@@ -292,9 +297,12 @@ class TestOtherConfiguration:
         assert same.external_digests is digests
         text = tmp_path / "text.txt"
         text.write_text("Tom saw a cat.")
-        sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
         with_text = changed(project, eval={"text": str(text)})
-        assert with_text.external_digests == digests | {"eval.text": f"sha256:{sha256}"}
+        assert with_text.external_digests == digests | {
+            "eval.text": given_fingerprint(str(text), project.config.data)
+        }
+        otherwise = changed(project, eval={"text": str(text)}, data={"text_field": "story"})
+        assert otherwise.external_digests["eval.text"] != with_text.external_digests["eval.text"]
         model = project.artifacts("train")[0]
         with_model = changed(project, train={"init_from": model.id[:6]})
         assert with_model.external_digests == digests | {"train.init_from": model.digest}
@@ -306,10 +314,9 @@ class TestOtherConfiguration:
         self, project: Project, tmp_path: Path
     ) -> None:
         missing = tmp_path / "missing.txt"
-        with pytest.raises(InputError, match=r"cannot read `eval\.text`") as caught:
+        with pytest.raises(InputError, match=r"missing\.txt` does not exist") as caught:
             changed(project, eval={"text": str(missing)}).plan()
-        assert "no such file" in caught.value.message
-        assert caught.value.hint == "name a text file"
+        assert caught.value.hint == "name a file or folder with text in it"
 
 
 class TestFindingModels:
@@ -347,7 +354,33 @@ class TestFindingModels:
         (copy / "model.safetensors").write_bytes(b"")
         with pytest.raises(CorruptArtifactError, match=r"model\.safetensors") as caught:
             project.find_model(str(copy))
-        assert caught.value.hint == "copy the whole folder of a train artifact again"
+        assert caught.value.hint == (
+            "a copy of a model takes these files from its store: `manifest.json`, `config.json`, "
+            "`model.safetensors`, `probe.safetensors`, `tokenizer.json`"
+        )
+        (copy / "manifest.json").unlink()
+        with pytest.raises(MissingArtifactError, match="there is no model in") as missing:
+            project.find_model(str(copy))
+        assert missing.value.hint == caught.value.hint
+
+    def test_a_copy_of_the_essential_files_alone_is_a_model(
+        self, project: Project, tmp_path: Path
+    ) -> None:
+        train = project.artifacts("train")[0]
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for name in (MANIFEST, *MODEL_FILES):
+            shutil.copy(train.path(name), copy)
+        found = project.find_model(str(copy))
+        assert (found.digest, found.stage) == (train.digest, "train")
+        assert "optimizer.safetensors" in found.missing()
+        for name in MODEL_FILES:
+            (copy / name).rename(tmp_path / "aside")
+            with pytest.raises(CorruptArtifactError, match=f"`{name}` is missing"):
+                project.find_model(str(copy))
+            (tmp_path / "aside").rename(copy / name)
+        (copy / "metrics.jsonl").write_bytes(b"damaged, and not needed")
+        assert project.find_model(str(copy)) == found
 
     def test_the_newest_stands_in_for_the_configured_one_with_a_note_if_it_may(
         self, project: Project
@@ -405,8 +438,35 @@ class TestInputsOfModels:
         assert empty.inputs_of_model("sample", train) == {"train": train, "tokenize": train}
         message = f"model `{train.id}` was made from"
         with pytest.raises(MissingArtifactError, match=message) as caught:
-            empty.inputs_of_model("eval", train)
-        assert caught.value.hint == "make it again with `tinygpt run --until build-dataset`"
+            empty.inputs_of_model("plot", train)
+        again = "make it again with `tinygpt run --until build-dataset`"
+        assert caught.value.hint == again
+        with pytest.raises(MissingArtifactError, match=message) as caught:
+            empty.inputs_of_model("eval", train, "my model")
+        on_text = "or evaluate it on a text: `tinygpt eval --model 'my model' --text my.txt`"
+        assert caught.value.hint == f"{again}, {on_text}"
+
+    def test_a_text_is_evaluated_without_the_data_of_the_model(
+        self, project: Project, empty: Project, tmp_path: Path
+    ) -> None:
+        text = tmp_path / "text.txt"
+        text.write_text("Once there was a cat.\nShe was happy.\n")
+        train = project.artifacts("train")[0]
+        evaluations = []
+        for where in (project, empty):
+            judging = changed(where, eval={"text": str(text)})
+            outcome = judging.make("eval", judging.inputs_of_model("eval", train))
+            evaluations.append(outcome.artifact.read_json("eval.json"))
+        full, alone = evaluations
+        assert full["baselines"]
+        assert full["generation_metrics"]
+        without = {"baselines": {}, "generation_metrics": None}
+        assert alone == {**full, **without, "label": None}
+        assert notes(empty)[0] == (
+            f"model `{train.id}` was made from `build-dataset/"
+            f"{train.manifest.inputs['build-dataset']['key'][:12]}`, which is not in "
+            f"`{empty.store.root}`: no baselines, no generation quality"
+        )
 
     def test_a_missing_evaluation_names_the_command_that_makes_it(self, project: Project) -> None:
         train = project.artifacts("train")[0]

@@ -14,7 +14,7 @@ TinygptError                  1  unexpected failure
 ├── StorageError              8  disk full, read-only, or I/O error
 ├── BusyError                 9  another process holds the lock
 ├── StoppedEarly             75  `--max-minutes` or `--stop-at-step` reached; resumable
-└── Interrupted         130/143  SIGINT or SIGTERM; a training run has saved a checkpoint
+└── Interrupted     129/130/143  SIGHUP, SIGINT or SIGTERM; a training run has saved a checkpoint
 """
 
 import errno
@@ -101,14 +101,15 @@ class StorageError(TinygptError):
     def refused(cls, error: OSError, path: Path | str) -> "StorageError":
         """The error for an operation on `path` that the operating system refused with `error`."""
         reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = "check the disk and the permissions, or choose another store with `--store DIR`"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "free some space, e.g., with `tinygpt artifacts gc`"
-        else:
-            advice = "check the disk and the permissions"
-        return cls(
-            f"cannot use `{path}`: {reason.lower()}",
-            hint=f"{advice}, or choose another store with `--store DIR`",
-        )
+            hint = "free some space, e.g., with `tinygpt artifacts gc`, or use `--store DIR`"
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            hint = (
+                "check the permissions, or choose another store with `--store DIR`; "
+                "there, `--model FOLDER` can name a model of this one"
+            )
+        return cls(f"cannot use `{path}`: {reason.lower()}", hint=hint)
 
 
 class BusyError(TinygptError):
@@ -127,7 +128,7 @@ class Interrupted(TinygptError):
     """A signal stopped the command; finished work is saved.
 
     Args:
-        number: the signal, SIGINT or SIGTERM; the exit code is 128 plus it.
+        number: the signal: SIGHUP, SIGINT or SIGTERM; the exit code is 128 plus it.
     """
 
     def __init__(

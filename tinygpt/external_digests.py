@@ -1,11 +1,11 @@
 """Content hashes that replace names in cache keys, e.g., of the files that a name stands for."""
 
-from pathlib import Path
+from collections.abc import Collection
 
 from tinygpt.config import Config, HubSource, parse_source
 from tinygpt.config.tables import DataConfig
+from tinygpt.continuation import check_shape, find_tokenizer, tokenizer_digest
 from tinygpt.errors import InputError
-from tinygpt.hashing import hash_file
 from tinygpt.progress import Reporter
 from tinygpt.store import Store
 
@@ -13,6 +13,7 @@ from tinygpt.store import Store
 def external_digests(
     config: Config,
     store: Store,
+    names: Collection[str],
     *,
     may_read_source: bool,
     refresh_source: bool,
@@ -21,28 +22,44 @@ def external_digests(
     """Content hashes for the keys whose values name something outside the configuration.
 
     Args:
-        config: `data.source`, `eval.text` and `train.init_from` are used.
-        store: holds the corpora read before and the model of `train.init_from`.
+        config: `data.source`, `eval.text`, `tokenizer.from` and `train.init_from` are used.
+        store: holds the corpora read before, and what the last two name.
+        names: of those keys that matter; the others are left out.
         may_read_source, refresh_source, reporter: see Project.
     Returns:
-        By key, e.g., {"data.source": "files:...", "eval.text": "sha256:..."}.
+        By key, e.g., {"data.source": "files:...", "eval.text": "text:..."}.
     Raises:
         InputError: a file cannot be read.
         NetworkError: the hub is needed and not there.
+        ConfigError: the model of `train.init_from` has another shape.
+        MissingArtifactError, UsageError: an id names no artifact.
     """
-    known = _known_fingerprint(config.data, store)
-    ask_hub = may_read_source and (known is None or refresh_source)
-    digests = {"data.source": _source_fingerprint(config.data, known, ask_hub, reporter)}
-    if config.eval.text is not None:
-        digests["eval.text"] = _text_digest(config.eval.text)
-    if config.train.init_from is not None:
-        digests["train.init_from"] = store.resolve(config.train.init_from, "train").digest
+    from tinygpt.corpus.given import given_fingerprint
+
+    digests: dict[str, str] = {}
+    if "data.source" in names:
+        known = _known_fingerprint(config.data, store)
+        ask_hub = may_read_source and (known is None or refresh_source)
+        digests["data.source"] = _source_fingerprint(config.data, known, ask_hub, reporter)
+    if config.eval.text is not None and "eval.text" in names:
+        digests["eval.text"] = given_fingerprint(config.eval.text, config.data)
+    if config.tokenizer.from_ is not None and "tokenizer.from" in names:
+        digests["tokenizer.from"] = tokenizer_digest(find_tokenizer(store, config.tokenizer.from_))
+    if config.train.init_from is not None and "train.init_from" in names:
+        model = store.resolve(config.train.init_from, "train")
+        check_shape(config.model, model)
+        digests["train.init_from"] = model.digest
     return digests
 
 
-def external_names(config: Config) -> tuple[str | None, ...]:
+def external_names(config: Config) -> tuple[object, ...]:
     """What the digests depend on, beside the contents themselves."""
-    return config.data.source, config.eval.text, config.train.init_from
+    return (
+        config.data,
+        config.eval.text,
+        config.tokenizer.from_,
+        config.train.init_from,
+    )
 
 
 def _known_fingerprint(data: DataConfig, store: Store) -> str | None:
@@ -72,13 +89,3 @@ def _source_fingerprint(
             raise
         reporter.note(f"{gone.message}; using the corpus that was read from it earlier")
         return known
-
-
-def _text_digest(path: str) -> str:
-    try:
-        return f"sha256:{hash_file(Path(path))}"
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            f"cannot read `eval.text` = `{path}`: {reason}", hint="name a text file"
-        ) from error

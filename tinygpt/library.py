@@ -3,17 +3,16 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tinygpt.config import SampleConfig
 from tinygpt.errors import CorruptArtifactError
-from tinygpt.lm import weights
-from tinygpt.lm.fast.decoder import decoder_for
 from tinygpt.lm.sampling import Decoder, generate
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.project import open_store
+from tinygpt.runs.trained_weights import open_weights
 from tinygpt.store import Artifact, Store
 from tinygpt.trained_models import find_model
 
@@ -29,6 +28,7 @@ class Model:
     Args:
         artifact: of stage train, or a checkpoint.
         device: "cpu", "cuda", "mps" or "auto".
+        weights: "best", "last" or "auto", see load.
 
     Attributes:
         artifact: where it came from: `artifact.id`, `artifact.folder`, `artifact.manifest`.
@@ -36,24 +36,35 @@ class Model:
         tokenizer: tinygpt.lm.tokenizer.Tokenizer.
         eos_token_id: the end-of-text token, which begins and ends every document in training.
         weights: its parameters by name, float32 arrays.
+        which, step: whether these are the "best" or the "last" weights of the run, and of which
+            step.
 
     Raises:
         CorruptArtifactError: its files are damaged or do not fit each other.
+        ArtifactError: the code in tinygpt/lm/ computes other logits than when it was trained.
     """
 
-    def __init__(self, artifact: Artifact, device: str = "auto") -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str = "auto",
+        weights: Literal["auto", "best", "last"] = "auto",
+    ) -> None:
         self.artifact = artifact
         self.device = device
-        self.config, vocab_size = weights.read_config(artifact.read("config.json"))
+        self._trained = open_weights(artifact, weights)
+        self.config = self._trained.config
+        self.weights = self._trained.arrays
+        self.which = self._trained.which
+        self.step = self._trained.step
         self.tokenizer = Tokenizer.from_bytes(artifact.read("tokenizer.json"))
-        self.weights = weights.read_arrays(artifact.read("model.safetensors"))
         self.eos_token_id = self.tokenizer.end_of_text
-        weights.require(weights.parameter_shapes(self.config, vocab_size), self.weights)
-        entries = self.tokenizer.vocab_size
+        entries, vocab_size = self.tokenizer.vocab_size, self._trained.vocab_size
         if entries != vocab_size:
             raise CorruptArtifactError(
                 f"the tokenizer has {entries:,} entries, the model {vocab_size:,}"
             )
+        self._new_decoder()  # checks the weights
         self._module: GPT | None = None
 
     def __repr__(self) -> str:
@@ -124,8 +135,7 @@ class Model:
 
     def _new_decoder(self) -> Decoder:
         """One for each text, so that several can be generated in turns."""
-        vocab_size = self.tokenizer.vocab_size
-        return decoder_for(self.config, vocab_size, self.weights, device=self.device)
+        return self._trained.decoder(self.device)
 
     def generate_text(self, prompt: str = "", **settings: object) -> str:
         """The whole continuation as one text; see generate."""
@@ -159,12 +169,15 @@ class Model:
         return torch.cat(layers).cpu().numpy()
 
     def module(self) -> "GPT":
-        """The PyTorch module, for hooks and gradients; every call returns the same one."""
+        """The PyTorch module, for hooks and gradients; every call returns the same one.
+
+        Raises:
+            ArtifactError: the code in tinygpt/lm/ computes other logits than when it was trained.
+        """
         if self._module is None:
             from tinygpt.lm.fast.precision import choose_device
 
-            model = weights.model_of(self.config, self.tokenizer.vocab_size, self.weights)
-            self._module = model.to(choose_device(self.device)).eval()
+            self._module = self._trained.model().to(choose_device(self.device))
         return self._module
 
     def _batch(self, text: "str | Sequence[int]") -> "torch.Tensor":
@@ -178,7 +191,11 @@ class Model:
 
 
 def load(
-    model: str | Path, *, store: Store | Path | str | None = None, device: str = "auto"
+    model: str | Path,
+    *,
+    store: Store | Path | str | None = None,
+    device: str = "auto",
+    weights: Literal["auto", "best", "last"] = "auto",
 ) -> Model:
     """Load a trained model.
 
@@ -186,8 +203,11 @@ def load(
         model: the beginning of its id, or its folder.
         store: where ids are looked up; None for the store that `tinygpt` would use here.
         device: "auto" generates on the CPU where that is faster to begin; see decoder_for.
+        weights: "last" are those of the last step, "best" those with the lowest validation loss;
+            "auto" takes the best where the last validation loss is more than 0.01 above theirs.
     Raises:
         MissingArtifactError: there is no such model.
         CorruptArtifactError: its files are damaged.
+        ArtifactError: the code in tinygpt/lm/ computes other logits than when it was trained.
     """
-    return Model(find_model(open_store(store), str(model)), device)
+    return Model(find_model(open_store(store), str(model)), device, weights)

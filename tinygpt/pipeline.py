@@ -4,6 +4,7 @@ The stages themselves are not imported here: the caller passes the function to r
 torch.
 """
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tinygpt import __version__
 from tinygpt.config.tables import Config
-from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError
+from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError, UsageError
 from tinygpt.hashing import Digest, Key, hash_json
 from tinygpt.progress import Reporter
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, Manifest, Store
@@ -29,6 +30,7 @@ class Stage(NamedTuple):
         inputs: the stages whose artifacts it reads.
         external: configuration keys whose values name something outside the configuration; the
             cache key contains a digest of its content in place of the name.
+        optional: those of the inputs that it can do without where they are gone.
     """
 
     name: str
@@ -36,25 +38,47 @@ class Stage(NamedTuple):
     tables: tuple[str, ...]
     inputs: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 _IN_ORDER = (
-    Stage("corpus", 2, ("data",), (), external=("data.source",)),
-    Stage("tokenize", 3, ("tokenizer", "dataset.val_fraction"), ("corpus",)),
-    Stage("build-dataset", 2, ("dataset",), ("corpus", "tokenize")),
+    Stage("corpus", 3, ("data",), (), external=("data.source",)),
+    Stage("tokenize", 4, ("tokenizer", "dataset"), ("corpus",), external=("tokenizer.from",)),
+    Stage("build-dataset", 3, ("dataset",), ("corpus", "tokenize")),
     Stage(
         "train",
-        5,
+        6,
         ("model", "train"),
         ("build-dataset", "tokenize"),
         external=("train.init_from",),
     ),
-    Stage("eval", 3, ("eval",), ("train", "build-dataset", "tokenize"), external=("eval.text",)),
-    Stage("sample", 2, ("sample",), ("train", "tokenize")),
-    Stage("plot", 3, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    Stage(
+        "eval",
+        4,
+        ("eval",),
+        ("train", "build-dataset", "tokenize"),
+        external=("eval.text",),
+        optional=("build-dataset",),
+    ),
+    Stage("sample", 3, ("sample",), ("train", "tokenize")),
+    Stage("plot", 4, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
 LAST_STAGE = _IN_ORDER[-1].name
+
+
+def check_stage(name: str) -> None:
+    """Refuse a name that no stage has.
+
+    Raises:
+        UsageError: with the nearest stage, if one is near.
+    """
+    if name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, 1)
+        listing = f"the stages are {', '.join(STAGES)}; `train` makes the models"
+        hint = f"did you mean `{near[0]}`?" if near else listing
+        raise UsageError(f"`{name}` is not a stage", hint=hint)
+
 
 ExternalDigests = Mapping[str, str]
 """Content hashes that replace names in cache keys: {"data.source": ..., "eval.text": ...}."""
@@ -74,7 +98,9 @@ def stage_tables(
     for name in stage.tables:
         table, _, key = name.partition(".")
         include[table] = {key} if key else True
-    tables: dict[str, dict[str, object]] = config.model_dump(mode="json", include=include)
+    tables: dict[str, dict[str, object]] = config.model_dump(
+        mode="json", include=include, by_alias=True
+    )
     for name in stage.external:
         table, _, key = name.partition(".")
         if tables[table][key] is None:
@@ -96,7 +122,7 @@ def stage_key(
     Args:
         inputs: the digest of each of the stage's inputs, by stage name.
     """
-    if set(inputs) != set(stage.inputs):
+    if not set(stage.inputs) ^ set(inputs) <= set(stage.optional):
         raise ValueError(f"stage {stage.name} reads {stage.inputs}, got {tuple(inputs)}")
     tables = stage_tables(stage, config, external_digests)
     return Key(hash_json("tinygpt.key", stage.name, stage.version, tables, dict(inputs)))
@@ -152,7 +178,7 @@ def _plan_stage(
     missing = _last_missing(stage, inputs)
     if missing:
         return Planned(stage, None, None, f"runs after `{missing}`")
-    key = stage_key(stage, config, _digests(inputs), external_digests)
+    key = stage_key(stage, config, digests(inputs), external_digests)
     try:
         cached = store.find(stage.name, key)
     except CorruptArtifactError as error:
@@ -177,8 +203,9 @@ def _last_missing(stage: Stage, inputs: Inputs) -> str | None:
     return max(missing, key=list(STAGES).index, default=None)
 
 
-def _digests(inputs: Inputs) -> dict[str, Digest]:
-    return {name: artifact.digest for name, artifact in inputs.items()}
+def digests(inputs: Inputs) -> dict[str, Digest]:
+    """What of each input enters the key of a stage that reads it."""
+    return {name: artifact.present_digest for name, artifact in inputs.items()}
 
 
 def why_not_cached(
@@ -189,7 +216,7 @@ def why_not_cached(
     if not results:
         return "not made yet"
     tables = stage_tables(stage, config, external_digests)
-    changes = differences(results[0].manifest, tables, _digests(inputs), stage.version)
+    changes = differences(results[0].manifest, tables, digests(inputs), stage.version)
     return ", ".join(changes) or "its artifact was removed"
 
 
@@ -284,7 +311,7 @@ def execute(
         CorruptArtifactError: the cached one is damaged and `force` is not given.
         BusyError: the other process did not finish in time.
     """
-    key = stage_key(stage, config, _digests(inputs), external_digests)
+    key = stage_key(stage, config, digests(inputs), external_digests)
     if not force and (artifact := _cached(store, stage, key)):
         return Outcome(artifact, cached=True)
     with store.lock(stage.name, key, timeout=lock_timeout, on_wait=reporter.note):

@@ -23,7 +23,9 @@ class Reporter(Protocol):
         """Move the current bar by `amount` units and show figures.
 
         Args:
-            figures: loss=..., perplexity=..., tokens_per_second=... .
+            figures: loss=..., perplexity=..., tokens_per_second=... . `seconds_left` is not shown
+                as such: it is the time to the end of the task, in place of one from the speed of
+                the bar; 0 if it is not known yet.
         """
 
     def note(self, text: str) -> None:

@@ -10,18 +10,16 @@ from importlib import import_module
 from pathlib import Path
 
 from tinygpt.config import Config, load_config, store_root
-from tinygpt.errors import (
-    InputError,
-    MissingArtifactError,
-    UsageError,
-)
+from tinygpt.continuation import check_tokenizer, find_tokenizer, refuse_to_resume_another
+from tinygpt.errors import InputError, MissingArtifactError, TinygptError
 from tinygpt.external_digests import external_digests, external_names
 from tinygpt.pipeline import (
     LAST_STAGE,
     STAGES,
     Outcome,
     Planned,
-    differences,
+    check_stage,
+    digests,
     execute,
     find_inputs,
     plan,
@@ -78,9 +76,14 @@ class Project:
             InputError: a file cannot be read.
             NetworkError: the hub is needed and not there.
         """
+        return self._external_digests_of(*STAGES)
+
+    def _external_digests_of(self, *stages: str) -> dict[str, str]:
+        """The digests that the keys of some stages contain."""
         return external_digests(
             self.config,
             self.store,
+            [name for stage in stages for name in STAGES[stage].external],
             may_read_source=self.may_read_source,
             refresh_source=self.refresh_source,
             reporter=self.reporter,
@@ -102,7 +105,7 @@ class Project:
             UsageError: there is no stage of that name.
             InputError, NetworkError: see external_digests.
         """
-        _check_stage(until)
+        check_stage(until)
         planned = plan(self.config, self.store, self.external_digests, until, self._planned)
         self._planned |= planned
         return planned
@@ -142,25 +145,31 @@ class Project:
             limits: what may end training early.
         Raises:
             UsageError: there is no stage of that name.
+            ConfigError: the model of `train.init_from` has another shape or tokenizer.
             TinygptError: what the stage raises, see tinygpt.stages.
         """
-        _check_stage(stage)
+        check_stage(stage)
         if inputs is None:
             inputs = self.inputs(stage)
         if stage == "corpus" and self.plan("corpus")["corpus"].artifact is None:
             self._refresh_fingerprint()
+        # A model that was copied here can be read although the source of its text is elsewhere
+        reads_model = "train" in STAGES[stage].inputs
+        external = self._external_digests_of(stage) if reads_model else self.external_digests
         outcome = execute(
             STAGES[stage],
             self.config,
             inputs,
             store=self.store,
-            external_digests=self.external_digests,
+            external_digests=external,
             runner=partial(self._run_stage, stage, limits),
             reporter=self.reporter,
             force=force,
             lock_timeout=self.config.runtime.lock_timeout,
         )
         self._remember(stage, outcome.artifact)
+        if stage == "tokenize":
+            self._continued_model(outcome.artifact)
         if self.on_outcome is not None:
             self.on_outcome(outcome)
         return outcome
@@ -199,13 +208,16 @@ class Project:
         """The stage's own function; training is shared with the other processes of torchrun."""
         out.provenance(**self.provenance)
         stage = import_module(f"tinygpt.stages.{name.replace('-', '_')}")
+        if name == "tokenize" and config.tokenizer.from_ is not None:
+            inputs = {**inputs, "from": find_tokenizer(self.store, config.tokenizer.from_)}
         if name != "train":
             stage.run(config, inputs, out, reporter)
             return
         from tinygpt.lm.fast.distributed import join_torchrun
 
-        if config.train.init_from is not None:
-            inputs = {**inputs, "init_from": self.store.resolve(config.train.init_from, "train")}
+        model = self._continued_model(inputs["tokenize"])
+        if model is not None:
+            inputs = {**inputs, "init_from": model}
         job = {
             "config": config.model_dump_json(),
             "inputs": {source: f"{made.stage}/{made.key}" for source, made in inputs.items()},
@@ -213,6 +225,14 @@ class Project:
         }
         with join_torchrun(json.dumps(job)) as (processes, _):
             stage.run(config, inputs, out, reporter, limits=limits, processes=processes)
+
+    def _continued_model(self, tokenize: Artifact) -> Artifact | None:
+        """The model of `train.init_from`, which must have this tokenizer; None without one."""
+        if self.config.train.init_from is None:
+            return None
+        model = self.store.resolve(self.config.train.init_from, "train")
+        check_tokenizer(tokenize, model)
+        return model
 
     def run(
         self,
@@ -233,7 +253,7 @@ class Project:
             UsageError: there is no stage `until`.
             TinygptError: see `make`.
         """
-        _check_stage(until)
+        check_stage(until)
         outcomes: dict[str, Outcome] = {}
         for name, stage in STAGES.items():
             inputs = {source: outcomes[source].artifact for source in stage.inputs}
@@ -263,34 +283,9 @@ class Project:
                 trash = unfinished.set_aside("unfinished")
             self.reporter.note(f"the unfinished run {key[:12]} is now in `{trash}`")
         if resume and not unfinished.steps():
-            self._refuse_to_resume_another()
-
-    def _refuse_to_resume_another(self) -> None:
-        """Refuse to resume, naming the run that was probably meant; a note if there is none."""
-        stage = STAGES["train"]
-        tables = stage_tables(stage, self.config, self.external_digests)
-        inputs = {name: artifact.digest for name, artifact in self.inputs("train").items()}
-        for run in self.store.list("train"):
-            done = int(str(run.manifest.tables["train"]["max_steps"]))
-            more = self.config.train.max_steps - done
-            changes = differences(run.manifest, tables, inputs, stage.version)
-            if [change.split()[0] for change in changes] == ["train.max_steps"] and more > 0:
-                command = f"`tinygpt train --from {run.id} --max-steps {more}`"
-                raise UsageError(
-                    f"run {run.id} is finished after {done:,} steps",
-                    hint=f"{command} continues it as a new run with a fresh learning-rate schedule",
-                )
-        others = [run for run in self.store.unfinished_runs() if run.stage == "train"]
-        if not others:
-            self.reporter.note("nothing to resume: starting a new run")
-            return
-        other = others[0]
-        changes = differences(other.recipe, tables, inputs, stage.version)
-        name = f"run {other.key12} (step {other.step:,})"
-        raise UsageError(
-            f"no unfinished run has this configuration; {name} differs in {', '.join(changes)}",
-            hint="use that run's configuration, or start a new run with `tinygpt train`",
-        )
+            tables = stage_tables(STAGES["train"], self.config, self.external_digests)
+            made_from = digests(self.inputs("train"))
+            refuse_to_resume_another(self.store, tables, made_from, self.reporter)
 
     def find_model(self, model: str | None = None, *, or_newest: bool = True) -> Artifact:
         """A trained model.
@@ -342,24 +337,52 @@ class Project:
         names = STAGES[stage].inputs
         found = {"train": train}
         for name in names:
-            if name not in ("train", "eval"):
+            if name in ("train", "eval"):
+                continue
+            try:
                 found[name] = source_of_model(self.store, name, train)
+            except MissingArtifactError as missing:
+                self._compare_with_model(name, train, missing)
+                if name not in STAGES[stage].optional:
+                    raise
+                if self.config.eval.text is None:
+                    command = f"`tinygpt eval{_model_flag(model)} --text my.txt`"
+                    missing.hint = f"{missing.hint}, or evaluate it on a text: {command}"
+                    raise
+                self.reporter.note(f"{missing.message}: no baselines, no generation quality")
         if "eval" in names:
             found["eval"] = self._evaluation_of_model(found, model)
-        return {name: found[name] for name in names}
+        return {name: found[name] for name in names if name in found}
+
+    def _compare_with_model(self, stage: str, train: Artifact, missing: TinygptError) -> None:
+        """Say that the configuration is not the one that a model was made with, if it is not."""
+        with suppress(TinygptError):
+            here = self.plan(stage)[stage].artifact
+            if here is not None:
+                missing.message += f"; this configuration makes `{stage}/{here.id}`"
+                missing.hint = (
+                    "name the model's configuration with `--config`, `--preset` or `--set`"
+                )
+                command = train.manifest.provenance.get("command")
+                if isinstance(command, list) and len(command) > 1:
+                    missing.hint += f"; it was trained by `{shlex.join(command)}`"
 
     def _evaluation_of_model(self, found: Inputs, model: str | None) -> Artifact:
         stage = STAGES["eval"]
-        digests = {name: found[name].digest for name in stage.inputs}
-        key = stage_key(stage, self.config, digests, self.external_digests)
+        inputs = {name: found[name] for name in stage.inputs if name in found}
+        external = self._external_digests_of("eval")
+        key = stage_key(stage, self.config, digests(inputs), external)
         evaluation = self.store.find("eval", key)
         if evaluation is None:
-            named = f" --model {shlex.quote(model)}" if model else ""
             raise MissingArtifactError(
                 f"there is no result of `eval` for this model in `{self.store.root}`",
-                hint=f"run `tinygpt eval{named}`",
+                hint=f"run `tinygpt eval{_model_flag(model)}`",
             )
         return evaluation
+
+
+def _model_flag(model: str | None) -> str:
+    return f" --model {shlex.quote(model)}" if model else ""
 
 
 def open_store(store: Store | Path | str | None) -> Store:
@@ -367,8 +390,3 @@ def open_store(store: Store | Path | str | None) -> Store:
     if isinstance(store, Store):
         return store
     return Store(store_root(None if store is None else Path(store)))
-
-
-def _check_stage(name: str) -> None:
-    if name not in STAGES:
-        raise UsageError(f"`{name}` is not a stage", hint=f"the stages are {', '.join(STAGES)}")

@@ -23,6 +23,28 @@ class Summary(TypedDict):
     """Label and value of each line."""
     pictures: NotRequired[list[str]]
     """Files of the pictures (plot alone)."""
+    numbers: NotRequired["TrainingNumbers"]
+    """Results of the run (train alone)."""
+
+
+class TrainingNumbers(TypedDict):
+    """What a training run did and reached."""
+
+    steps: int
+    tokens: int
+    """Training tokens seen; a token that was seen twice counts twice."""
+    passes: float
+    """Over the training text: `tokens` divided by its length."""
+    parameters: int
+    train_loss: float
+    """Mean of the last 20 steps [nats per token]."""
+    val_loss: float
+    """Of the last weights [nats per token]."""
+    val_perplexity: float
+    """Of the last weights."""
+    best_step: int
+    """Step of the lowest validation loss."""
+    best_val_loss: float
 
 
 class SourceRecord(TypedDict):
@@ -52,6 +74,8 @@ class CorpusMeta(TypedDict):
     """Of their UTF-8 text."""
     empty: int
     """Documents without a visible character, which were dropped."""
+    unit: NotRequired[str]
+    """"paragraph" or "line", if the documents are such parts of one text."""
     source: SourceRecord
 
 
@@ -70,9 +94,11 @@ class TokenizerStatistics(TypedDict):
 
     vocab_size: int
     vocab_size_asked: int
-    """`tokenizer.vocab_size`, which a small corpus does not reach."""
+    """`tokenizer.vocab_size`, or the number that auto stands for; a small corpus has fewer."""
     unused_entries: int
     """Entries that no text of the train split uses."""
+    unused_bytes: int
+    """Those of them that are a single byte: every tokenizer has all 256."""
     longest_entries: list[str]
     bytes_per_token: float
     tokens_per_word: float
@@ -83,6 +109,7 @@ class SplitSize(TypedDict):
     """The size of a split."""
 
     documents: int
+    """One that is cut counts in each split that has a part of it."""
     tokens: int
     """The end-of-text token of each document included."""
     bytes: int
@@ -94,10 +121,18 @@ class DatasetMeta(TypedDict):
     vocab_size: int
     end_of_text: int
     """Id of the end-of-text token."""
+    holdout: Literal["hash", "end"]
+    """Whether documents were held out by their hash, or the end of the text."""
+    holdout_reason: str
+    """Why, e.g., "auto: 12 documents, fewer than 20"."""
     duplicates: int
     """Documents equal to an earlier one."""
     train: SplitSize
     val: SplitSize
+    test: NotRequired[SplitSize]
+    """With `dataset.test_fraction` > 0."""
+    unit: NotRequired[str]
+    """See CorpusMeta."""
     label: NotRequired[str]
     """See SourceRecord."""
 
@@ -150,6 +185,19 @@ class EvalRow(TypedDict):
 MetricsRow = StepRow | EvalRow
 
 
+class CodeRecord(TypedDict):
+    """The code in lm/ that trained a model; in its provenance, and in the state of a checkpoint."""
+
+    tinygpt: str
+    """Version."""
+    python: str
+    """Version, e.g., "3.11"; digests of other versions cannot be compared."""
+    source: str
+    """Hash of the text of all modules."""
+    modules: dict[str, str]
+    """Hash of the syntax tree of each, without docstrings, by path, e.g., "lm/model.py"."""
+
+
 class RunState(TypedDict):
     """What a run remembers besides weights, optimizer state and metrics."""
 
@@ -163,6 +211,7 @@ class RunState(TypedDict):
     """Every step so far ran in one environment, so that the run can be repeated bit for bit."""
     environment: dict[str, str]
     """What the last bits of a step depend on."""
+    code: CodeRecord
     snapshots: dict[str, str]
     """SHA-256 of each weight snapshot, by file name."""
 
@@ -201,7 +250,7 @@ class LongestCopy(TypedDict):
 
 
 class GenerationQuality(TypedDict):
-    """Texts generated without a prompt, compared with as many documents of the validation split."""
+    """Texts generated without a prompt, compared with as many held-out documents."""
 
     count: int
     temperature: float
@@ -211,17 +260,34 @@ class GenerationQuality(TypedDict):
     generated: dict[str, EstimateRecord]
     """Each measure of analysis.generation_metrics, of the generated texts."""
     validation: dict[str, EstimateRecord]
-    """The same of the validation documents."""
+    """The same of the held-out documents: of the test split if that is judged."""
     unseen: list[str]
     """Generated words that no training document has."""
     longest: LongestCopy
 
 
+class WeightsScore(ScoreRecord):
+    """How well one set of weights of a run fits a text."""
+
+    weights: Literal["best", "last"]
+    """Those with the lowest validation loss during training, or those of the last step."""
+    step: int
+
+
 class EvalRecord(TypedDict):
     """The result of an evaluation."""
 
-    judged: Literal["validation split", "text"]
+    judged: Literal["validation split", "test split", "text"]
+    weights: Literal["best", "last"]
+    """Those that were evaluated, see WeightsScore."""
     step: int
+    """Of these weights."""
+    other_weights: WeightsScore | None
+    """The run's other weights on the same text; None where both are the same."""
+    text: NotRequired[str]
+    """What was read with `eval.text`, e.g., "1 file: blank lines separate documents"."""
+    left_out: NotRequired[int]
+    """Bytes of that text in no document: separators, blank lines between documents."""
     label: str | None
     loss: float
     perplexity: float
@@ -247,7 +313,7 @@ class SampleRecord(TypedDict):
     prompt: str | None
     """None where the model began by itself."""
     text: str
-    """Prompt and continuation."""
+    """Prompt and continuation; with `sample.ignore_eos`, an end-of-text token is a blank line."""
     token_ids: list[int]
     """Of the continuation, the end-of-text token or stop text included."""
     logprobs: list[float]
@@ -258,5 +324,9 @@ class SampleRecord(TypedDict):
     """Digest of the train artifact."""
     tokenizer: str
     """Digest of the tokenize artifact."""
+    weights: Literal["best", "last"]
+    """Of the model, see WeightsScore."""
+    step: int
+    """Of these weights."""
     decoder: str
     """What computed it, e.g., "numpy"."""

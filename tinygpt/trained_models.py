@@ -1,6 +1,10 @@
-"""Trained models in a store, or in a folder that was copied from one."""
+"""Trained models in a store, or in a folder that was copied from one.
+
+Of a copy, only `manifest.json` and MODEL_FILES have to be there.
+"""
 
 import difflib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,14 +12,15 @@ from tinygpt.errors import CorruptArtifactError, MissingArtifactError, UsageErro
 from tinygpt.progress import duration
 from tinygpt.records import MetricsRow
 from tinygpt.store import Artifact, Store
+from tinygpt.store.artifact import CHECKPOINT, MANIFEST, MODEL_FILES, MODEL_STAGE
 
 
 def find_model(store: Store, model: str) -> Artifact:
-    """A train artifact by the beginning of its id, or by its folder, checked byte by byte.
+    """A train artifact by the beginning of its id, or by its folder, whose MODEL_FILES are hashed.
 
     Raises:
         MissingArtifactError: there is none.
-        CorruptArtifactError: a file of the folder is damaged.
+        CorruptArtifactError: one of these files is missing in the folder, or damaged.
         UsageError: it is another kind of artifact, or several ids begin like that.
     """
     if Path(model).is_dir():
@@ -32,19 +37,21 @@ def find_model(store: Store, model: str) -> Artifact:
 
 
 def _model_in_folder(folder: Path) -> Artifact:
+    needed = ", ".join(f"`{name}`" for name in (MANIFEST, *MODEL_FILES))
+    hint = f"a copy of a model takes these files from its store: {needed}"
+    if not (folder / MANIFEST).exists():
+        raise MissingArtifactError(f"there is no model in `{folder}`: no `{MANIFEST}`", hint=hint)
     try:
         artifact = Artifact.load(folder.absolute())
-        artifact.check()
+        if artifact.stage in (MODEL_STAGE, CHECKPOINT):
+            artifact.check_model_files()
+            return artifact
     except CorruptArtifactError as error:
-        raise CorruptArtifactError(
-            error.message, hint="copy the whole folder of a train artifact again"
-        ) from error
-    if artifact.stage not in ("train", "checkpoint"):
-        raise UsageError(
-            f"`{folder}` holds a `{artifact.stage}` artifact",
-            hint="name the folder of a train artifact",
-        )
-    return artifact
+        raise CorruptArtifactError(error.message, hint=hint) from error
+    raise UsageError(
+        f"`{folder}` holds a `{artifact.stage}` artifact",
+        hint="name the folder of a train artifact",
+    )
 
 
 def validation_perplexities(train: Artifact) -> list[float]:
@@ -56,11 +63,11 @@ def validation_perplexities(train: Artifact) -> list[float]:
 def describe_run(train: Artifact) -> str:
     """A trained model in words by which its owner knows it: id, preset, age, perplexity."""
     age = datetime.now(UTC) - datetime.fromisoformat(train.created)
-    perplexity = validation_perplexities(train)[-1]
-    facts = [
-        f"{duration(age.total_seconds())} old",
-        f"perplexity {perplexity:,.0f}" if perplexity > 999 else f"perplexity {perplexity:.3g}",
-    ]
+    facts = [f"{duration(age.total_seconds())} old"]
+    with suppress(CorruptArtifactError):
+        perplexity = validation_perplexities(train)[-1]
+        shown = f"{perplexity:,.0f}" if perplexity > 999 else f"{perplexity:.3g}"
+        facts.append(f"perplexity {shown}")
     preset = train.manifest.provenance.get("preset")
     if preset:
         facts.insert(0, f"preset {preset}")
@@ -75,12 +82,12 @@ def source_of_model(store: Store, stage: str, train: Artifact) -> Artifact:
     """
     record = train.manifest.inputs[stage]
     source = store.find(record["stage"], record["key"])
-    if source is None and record["stage"] == "tokenize":
-        return train  # a model folder that was copied here contains its tokenizer
-    if source is None or source.digest != record["digest"]:
-        name = f"`{record['stage']}/{record['key'][:12]}`"
-        raise MissingArtifactError(
-            f"model `{train.id}` was made from {name}, which is no longer in the store",
-            hint=f"make it again with `tinygpt run --until {record['stage']}`",
-        )
-    return source
+    if source is not None and source.digest == record["digest"]:
+        return source
+    if stage == "tokenize":
+        return train  # which contains its tokenizer
+    name = f"`{record['stage']}/{record['key'][:12]}`"
+    raise MissingArtifactError(
+        f"model `{train.id}` was made from {name}, which is not in `{store.root}`",
+        hint=f"make it again with `tinygpt run --until {stage}`",
+    )

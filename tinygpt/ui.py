@@ -3,14 +3,18 @@
 A command's output goes to stdout, all else to stderr.
 """
 
+import errno
 import os
 import re
+import stat
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tinygpt.errors import StorageError
 from tinygpt.progress import Reporter, duration
 
 if TYPE_CHECKING:
@@ -97,16 +101,21 @@ def table(title: str, rows: Sequence[tuple[str, str]], width: int | None = None)
     lines = []
     for label, value in rows:
         line = f"  {escape(label).ljust(label_width)}  {escape(value)}".rstrip()
-        if width is not None:
-            line = textwrap.fill(
-                line,
-                width,
-                subsequent_indent=" " * (label_width + 4),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        lines.append(line)
+        lines.append(wrap(line, width, label_width + 4))
     return "\n".join([escape(title), *lines])
+
+
+def wrap(line: str, width: int | None, indent: int) -> str:
+    """A line that is too wide as several, all but the first indented; words are never broken."""
+    if width is None:
+        return line
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _figure(name: str, value: float) -> str:
@@ -167,7 +176,8 @@ class Screen(Reporter):
             disable=self.mode != "bar",
         )
         self.progress.add_task(escape(title), total=total, completed=done, unit=unit, line="")
-        self.progress.start()
+        with _printing("stderr"):
+            self.progress.start()
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         if self.progress is None:
@@ -191,9 +201,11 @@ class Screen(Reporter):
         """Count, time left and figures, as many of them as fit."""
         total = f"/{task.total:,}" if task.total is not None else ""
         pieces = [f"{task.completed:,}{total} {task.fields['unit']}".rstrip()]
-        if task.time_remaining:
-            pieces.append(f"ETA {duration(task.time_remaining)}")
-        pieces += [_figure(name, value) for name, value in self._figures.items()]
+        figures = dict(self._figures)
+        seconds_left = figures.pop("seconds_left", task.time_remaining)
+        if seconds_left:
+            pieces.append(f"ETA {duration(seconds_left)}")
+        pieces += [_figure(name, value) for name, value in figures.items()]
         while len(pieces) > 1 and len("  ".join(pieces)) > width:
             pieces.pop()
         return "  ".join(pieces)
@@ -219,34 +231,69 @@ class Screen(Reporter):
         if self._line_open:
             say_output("")
             self._line_open = False
-        if self.progress is not None:
-            self.progress.console.print(text, soft_wrap=True)
+        if self.progress is not None and self.mode == "bar":
+            with _printing("stderr"):
+                self.progress.console.print(text, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            _print(text, to="stderr")
 
     def close(self) -> None:
         """Take the progress bar off the screen."""
         if self.progress is not None:
-            self.progress.stop()
+            with _printing("stderr"):
+                self.progress.stop()
             self.progress = None
+
+
+@contextmanager
+def _printing(name: str) -> Iterator[None]:
+    """Print on a standard stream in the block; a terminal that was closed is forgotten.
+
+    Raises:
+        StorageError: the stream cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        stream = getattr(sys, name)
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            silence(stream)
+            return
+        called = "standard output" if name == "stdout" else "standard error"
+        raise StorageError(
+            f"cannot write to {called}: {os.strerror(error.errno or 0).lower()}",
+            hint="send it to another file or device",
+        ) from error
+
+
+def silence(stream: TextIO) -> None:
+    """Let a standard stream lead to the null device from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print(text: str, *, to: str = "stdout", end: str = "\n") -> None:
+    with _printing(to):
+        print(text, end=end, file=getattr(sys, to), flush=True)
 
 
 def say_note(text: str) -> None:
     """Print a line on stderr, escaped."""
-    print(escape(text), file=sys.stderr, flush=True)  # noqa: T201
+    _print(escape(text), to="stderr")
 
 
 def say_output(text: str, *, end: str = "\n") -> None:
     """Print a command's output on stdout, escaped."""
-    print(escape(text), end=end, flush=True)  # noqa: T201
+    _print(escape(text), end=end)
 
 
 def say_json(value: object, *, indent: int | None = 2) -> None:
     """Print one JSON object (or list) on stdout."""
     import json
 
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    print(escape_json(text), flush=True)  # noqa: T201
+    _print(escape_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def say_xray(record: Mapping[str, Any]) -> None:
@@ -257,9 +304,9 @@ def say_xray(record: Mapping[str, Any]) -> None:
     has_colors = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if os.environ.get("NO_COLOR"):
         has_colors = False
-    print(f"{'token':<14}{'probability':>11}{'entropy':>11}  alternatives")  # noqa: T201
+    _print(f"{'token':<14}{'probability':>11}{'entropy':>11}  alternatives")
     for token in record["xray"]:
-        print(_xray_line(token, has_colors=has_colors), flush=True)  # noqa: T201
+        _print(_xray_line(token, has_colors=has_colors))
 
 
 def _xray_line(token: Mapping[str, Any], *, has_colors: bool) -> str:

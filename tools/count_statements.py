@@ -41,9 +41,11 @@ class Budget(NamedTuple):
         ]
 
 
+# Raised from 7,500 and 1,100 when readers, rules and checks for any text replaced what `datasets`
+# did and what was taken on trust: a CSV, Parquet, JSON and text reader, holdouts, probes, repair.
 BUDGETS = [
-    Budget(PACKAGE, 7_500),
-    Budget(PACKAGE / "lm", 1_100, without=PACKAGE / "lm" / "fast"),
+    Budget(PACKAGE, 9_500),
+    Budget(PACKAGE / "lm", 1_250, without=PACKAGE / "lm" / "fast"),
 ]
 
 

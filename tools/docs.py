@@ -44,12 +44,12 @@ def generated(text: str) -> str:
 
 def config_reference() -> str:
     """Every key with its default, its meaning and its values, under a heading for each table."""
-    from tinygpt.config.fields import TABLES
+    from tinygpt.config.fields import FIELDS, TABLES
 
     blocks = []
     for table, fields in TABLES.items():
         meaning = (fields.__doc__ or "").splitlines()[0]
-        items = [key_item(f"{table}.{key}") for key in fields.model_fields]
+        items = [key_item(name) for name in FIELDS if name.startswith(f"{table}.")]
         blocks.append(f"\n## `[{table}]`\n\n{_wrap(meaning)}\n\n" + "\n".join(items) + "\n")
     return "".join(blocks) + "\n"
 
@@ -77,7 +77,7 @@ def help_block(command: str = "") -> str:
     """What `tinygpt COMMAND --help` prints on a terminal of HELP_COLUMNS columns."""
     from typer.testing import CliRunner
 
-    from tinygpt.cli import app
+    from tinygpt.cli.app import app
 
     result = CliRunner(env={"COLUMNS": str(HELP_COLUMNS)}).invoke(
         app,

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from tinygpt.analysis.ngrams import NAMES, NGrams, ngram_losses
 from tinygpt.config import TokenizerConfig
-from tinygpt.lm.dataset import encode_documents
+from tinygpt.config.tables import DatasetConfig
+from tinygpt.lm.dataset import encode_parts
+from tinygpt.lm.holdout import plan_holdout
 from tinygpt.lm.tokenizer import Tokenizer
 
 V = 5
@@ -80,7 +82,8 @@ def test_real_stories_give_the_known_perplexities(stories_7k: Path) -> None:
     stories = [json.loads(line)["text"] for line in stories_7k.read_text("utf-8").splitlines()]
     tokenizer = Tokenizer.train(stories, TokenizerConfig(vocab_size=8_000))
     tokens: dict[str, list[np.ndarray]] = {"train": [], "val": []}
-    for story in encode_documents(stories, tokenizer, 0.05):
+    holdout = plan_holdout(stories, DatasetConfig(val_fraction=0.05))
+    for story in encode_parts(holdout.parts(stories), tokenizer):
         tokens[story.split].append(story.tokens)
     train, val = np.concatenate(tokens["train"]), np.concatenate(tokens["val"])
     perplexities = [math.exp(loss) for loss in ngram_losses(train, val, 8_000).values()]

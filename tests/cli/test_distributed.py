@@ -29,6 +29,13 @@ RECIPE = (
     .replace("grad_accum_steps = 1", "grad_accum_steps = 3")
     + "[runtime]\nthreads = 1\ncheckpoint_every = 3\n"
 )
+TORCHRUN = {
+    "WORLD_SIZE": "2",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "1",
+}
 BROKEN = """
 import sys
 from tinygpt.lm.fast.distributed import DataParallelGroup
@@ -232,8 +239,8 @@ def test_a_signal_to_torchrun_saves_the_step_it_came_in(train: Stores, number: i
 
 def test_what_several_processes_cannot_do_is_refused(tinygpt, tmp_path, monkeypatch):
     (tmp_path / "tinygpt.toml").write_text(RECIPE)
-    monkeypatch.setenv("WORLD_SIZE", "5")
-    monkeypatch.setenv("RANK", "0")
+    for name, value in {**TORCHRUN, "WORLD_SIZE": "5"}.items():
+        monkeypatch.setenv(name, value)
     odd = tinygpt("train")
     assert odd.code == 2
     assert "12 sequences of a step" in odd.err
@@ -244,3 +251,39 @@ def test_what_several_processes_cannot_do_is_refused(tinygpt, tmp_path, monkeypa
     monkeypatch.setenv("RANK", "1")
     silent = tinygpt("run")
     assert (silent.code, silent.err) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "run"])
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (dict.fromkeys(("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), ""), "without `RANK`"),
+        ({"RANK": ""}, "without `RANK` does"),
+        ({"MASTER_ADDR": ""}, "without `MASTER_ADDR` does"),
+        ({"LOCAL_RANK": "", "MASTER_PORT": ""}, "without `LOCAL_RANK`, `MASTER_PORT` does"),
+        ({"WORLD_SIZE": "two"}, "with `WORLD_SIZE` = two does"),
+        ({"WORLD_SIZE": "-2"}, "with `WORLD_SIZE` = -2 does"),
+        ({"RANK": "2"}, "with `RANK` = 2 does"),
+        ({"RANK": "1.5"}, "with `RANK` = 1.5 does"),
+        ({"MASTER_PORT": "http"}, "with `MASTER_PORT` = http does"),
+    ],
+)
+def test_processes_that_torchrun_did_not_start_are_refused_with_what_is_missing(
+    tinygpt, tmp_path, monkeypatch, command, changed, named
+):
+    (tmp_path / "tinygpt.toml").write_text(RECIPE)
+    for name, value in {**TORCHRUN, **changed}.items():
+        monkeypatch.setenv(name, value)
+    refused = tinygpt(command)
+    assert refused.code == 2
+    assert refused.err.startswith("error: `WORLD_SIZE` = ")
+    assert named in refused.err
+    assert "hint: `unset WORLD_SIZE`" in refused.err
+
+
+@pytest.mark.parametrize("environ", [{"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"RANK": "3"}])
+def test_one_process_needs_no_torchrun(tinygpt, tmp_path, monkeypatch, environ):
+    (tmp_path / "tinygpt.toml").write_text(RECIPE)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert "no result of `build-dataset`" in tinygpt("train").err

@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 
+from tests.helpers import STORIES, prepare, with_settings
 from tinygpt.analysis import checks
 from tinygpt.analysis.checks import Check
 from tinygpt.cli import invoke
+from tinygpt.cli.doctor import data_checks
 
 
 def test_a_sound_installation_passes_every_check(tmp_path, capsys, monkeypatch):
@@ -33,3 +36,11 @@ def test_a_document_in_both_splits_is_found():
     )
     assert checks.no_document_in_both_splits(train, apart, 0).passed
     assert not checks.no_document_in_both_splits(train, shared, 0).passed
+
+
+@pytest.mark.parametrize(("holdout", "passed"), [("hash", [True]), ("end", [])])
+def test_a_copy_behind_the_cut_of_a_text_is_no_fault(tmp_path, tiny_config, holdout, passed):
+    """By hash, copies are on one side; the end of a text may repeat its beginning."""
+    config = with_settings(tiny_config, dataset={"holdout": holdout})
+    store, _ = prepare(tmp_path, config, STORIES * 2)
+    assert [check.passed for check in data_checks(store)] == passed

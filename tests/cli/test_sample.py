@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import environment
+from tinygpt.store.artifact import MANIFEST, MODEL_FILES
 from tinygpt.ui import escape
 
 
@@ -99,6 +100,34 @@ def test_sample_accepts_a_copied_model_folder(here, tmp_path):
     damaged = here("sample", "Once", "--seed", "1", "--model", copy)
     assert damaged.code == 3
     assert "model.safetensors" in damaged.err
+
+
+def test_the_needed_files_of_a_model_are_enough_in_a_folder_that_cannot_be_written(
+    here, tinygpt, tmp_path, monkeypatch
+):
+    made = json.loads(here("train", "--json").out)
+    generated = here("sample", "Once", "--seed", "1").out
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (MANIFEST, *MODEL_FILES):
+        shutil.copy(Path(made["path"]) / name, copy)
+    copy.chmod(0o555)
+    (tmp_path / "tinygpt.toml").write_text("[data]\nsource = 'elsewhere.txt'\n")
+    settings = ("--set", "sample.max_new_tokens=12")
+    assert tinygpt("sample", "Once", "--seed", "1", "--model", copy, *settings).out == generated
+    (tmp_path / "text.txt").write_text("Once there was a cat.\n")
+    judged = tinygpt("eval", "--model", copy, "--text", "text.txt", "--json")
+    assert json.loads(judged.out)["baselines"] == {}
+    assert "no baselines, no generation quality" in judged.err
+    assert "next: tinygpt plot" not in judged.err
+    assert tinygpt("eval", "--model", copy).code == 3
+    assert sorted(path.name for path in copy.iterdir()) == sorted([MANIFEST, *MODEL_FILES])
+    (copy / "config.json").chmod(0o644)
+    (copy / "config.json").write_bytes(b"{}")
+    damaged = tinygpt("eval", "--model", copy, "--text", "text.txt")
+    assert damaged.code == 3
+    assert "`config.json` has 2 bytes instead of" in damaged.err
 
 
 def test_xray_shows_every_token_of_a_cached_sample(here):

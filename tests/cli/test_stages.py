@@ -1,5 +1,6 @@
 """The whole pipeline from the command line."""
 
+import errno
 import json
 import re
 import signal
@@ -11,8 +12,9 @@ import pytest
 
 from tests.cli.conftest import CONFIG, environment
 from tinygpt.cli import invoke
+from tinygpt.errors import BusyError
 from tinygpt.pipeline import STAGES
-from tinygpt.store import Store, locks
+from tinygpt.store import Store, files, locks
 from tinygpt.ui import escape
 
 
@@ -70,12 +72,14 @@ def test_a_single_stage_prints_what_run_printed_for_it(project, here, stage):
     table = final(project[1].err)
     start = re.search(rf"^{stage} [0-9a-f]{{12}}", table, re.MULTILINE)
     assert start
-    shown = [line for line in final(result.err).splitlines() if not line.startswith("next:")]
+    lines = final(result.err).splitlines()
+    shown = [line for line in lines if not line.startswith(("next:", "report "))]
     assert "\n".join(shown) == "\n".join(table[start.start() :].splitlines()[: len(shown)])
     if stage == "plot":
         paths = [Path(line) for line in result.out.splitlines()]
         assert {path.suffix for path in paths} == {".png", ".html"}
         assert all(path.is_absolute() and path.is_file() for path in paths)
+        assert lines[-1] == f"report    {project[0] / 'artifacts' / 'latest' / 'report.html'}"
     else:
         assert result.out == ""
 
@@ -202,6 +206,57 @@ def test_a_store_in_use_exits_9(tinygpt, tmp_path):
     assert result.code == 9, result.err
 
 
+def test_the_command_that_holds_a_lock_is_named_as_it_was_typed(tinygpt, tmp_path, monkeypatch):
+    (tmp_path / "tinygpt.toml").write_text(CONFIG)
+    monkeypatch.setattr(sys, "argv", ["/bin/tinygpt", "train", "--set", "train.seed=7"])
+    store = Store(tmp_path / "artifacts")
+    store.lock_file("store").parent.mkdir(parents=True)
+    wait = "runtime.lock_timeout=0"
+    with locks.hold(store.lock_file("store"), timeout=None, on_wait=print):
+        result = tinygpt("tokenize", "--set", wait, "--set", "tokenizer.vocab_size=280")
+    first = result.err.splitlines()[0]
+    assert "(tinygpt train --set train.seed=7, started " in first
+    assert "vocab_size" not in first
+    # Who shares the lock of the store is known by the other one that a stage holds
+    with (
+        locks.hold(store.lock_file("store"), timeout=None, on_wait=print, shared=True),
+        locks.hold(store.lock_file("train-0123"), timeout=None, on_wait=print),
+        pytest.raises(BusyError, match=r"\(tinygpt train --set train\.seed=7, started "),
+        locks.hold(store.lock_file("store"), timeout=0, on_wait=print),
+    ):
+        pass
+
+
+def test_a_store_that_cannot_be_written_answers_from_the_cache(
+    project, here, monkeypatch, tmp_path
+):
+    sampled = here("sample", "Tom", "--seed", "8")
+    latest = project[0] / "artifacts" / "latest"
+    before = sorted(latest.rglob("*"))
+
+    def refuse(operation):
+        raise OSError(errno.EROFS, "injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "hook", refuse)
+        run = here("run")
+        assert (run.code, run.out) == (0, project[1].out)
+        plot = json.loads(here("plot", "--json").out)["path"]
+        assert f"report    {plot}/report.html" in run.err
+        assert f"`{latest}` keeps older copies" in run.err
+        assert here("plot").code == 0
+        assert here("sample", "Tom", "--seed", "8").out == sampled.out
+        for command in (["sample", "Tom", "--seed", "9"], ["artifacts", "gc"]):
+            refused = here(*command)
+            assert refused.code == 8
+            assert "read-only" in refused.err
+            assert "`--store DIR`" in refused.err
+    assert sorted(latest.rglob("*")) == before
+    model = json.loads(here("train", "--json").out)["path"]
+    elsewhere = here("sample", "Tom", "--seed", "8", "--model", model, "--store", tmp_path / "new")
+    assert (elsewhere.code, elsewhere.out) == (0, sampled.out)
+
+
 def test_a_store_that_is_a_file_exits_8(tinygpt, tmp_path):
     (tmp_path / "tinygpt.toml").write_text(CONFIG)
     (tmp_path / "store").write_text("")
@@ -232,4 +287,5 @@ def test_quiet_prints_only_the_output(here):
 
 def test_invoke_can_be_called_twice_in_one_process(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts").mkdir()
     assert [invoke(["config", "show", "--preset", "demo"]), invoke(["artifacts", "ls"])] == [0, 0]

@@ -246,6 +246,23 @@ class TestCommandsAsTyped:
         call.flags = {"train.max_steps": ("--max-steps", 5), "sample.top_p": ("--top-p", 0.9)}
         assert call.command("eval") == "tinygpt eval --set train.max_steps=5"
 
+    def test_a_model_that_flags_made_is_suggested_by_its_id(self, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["tinygpt"])
+        call = self.call(
+            config=Path("my.toml"),
+            store=Path("s"),
+            source="a.txt",
+            sets=["model.d_model=8", "train.seed=7", "eval.num_samples=2"],
+        )
+        call.flags = {"train.max_steps": ("--max-steps", 5)}
+        assert call.sets_recipe
+        assert (
+            call.command("sample --model 3f9a")
+            == "tinygpt sample --model 3f9a --config my.toml --set eval.num_samples=2 --store s"
+        )
+        for unchanged in (self.call(preset="demo"), self.call(sets=["sample.seed=1"])):
+            assert not unchanged.sets_recipe
+
     @pytest.mark.parametrize(
         ("called", "shown"),
         [

@@ -120,6 +120,24 @@ def test_plain_progress_is_a_line_every_few_seconds_that_says_what_it_can(monkey
     assert lines[-1].endswith("  loss 2.312  perplexity 10.1  16.1 k tokens/s")
 
 
+@pytest.mark.parametrize(("seconds_left", "shown"), [(0.0, None), (61.0, "1 min 1 s")])
+def test_a_stage_that_knows_how_much_time_is_left_is_believed(
+    monkeypatch, capsys, seconds_left, shown
+):
+    now = 0.0
+    monkeypatch.setattr(ui.time, "monotonic", lambda: now)
+    monkeypatch.setattr(ui, "columns", lambda stream: None)
+    screen = ui.Screen("plain", quiet=False)
+    screen.task("train", 1_500, unit="steps")
+    for _ in range(20):  # by the speed of the bar, it would take 2 h
+        now += 5.0
+        screen.advance(loss=2.5, seconds_left=seconds_left)
+    screen.close()
+    last = capsys.readouterr().err.splitlines()[-1]
+    eta = f"ETA {shown}  " if shown else ""
+    assert last == f"train  20/1,500 steps  {eta}loss 2.5"
+
+
 @pytest.mark.parametrize("width", [22, 40, 80, 200])
 def test_a_progress_line_never_wraps(monkeypatch, capsys, width):
     lines = training(monkeypatch, capsys, width)
@@ -185,6 +203,34 @@ def test_the_bar_appears_on_a_terminal_and_is_removed(monkeypatch, no_color):
     assert "[red]not markup[/red] \\x1b[2J" in shown
     assert "\x1b[31m" not in shown
     assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown  # the cursor is back
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_the_bar_never_wraps(monkeypatch, width):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(ui, "BAR_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = ui.Screen("auto", quiet=False)
+    screen.task("build-dataset", 123_456, unit="documents")
+    for _ in range(20):
+        screen.advance(1_234, loss=2.3123, perplexity=10.098, tokens_per_second=16_123.4)
+        screen.progress.refresh()
+    screen.close()
+    visible = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert max(map(len, re.split(r"[\r\n]+", visible))) <= width
+    assert f"{1_234 * 20:,}/123,456"[: width // 4] in visible
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_plain_lines_have_no_color_even_where_color_is_forced(monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "1")
+    screen = ui.Screen("auto", quiet=False)
+    screen.task("train", 10)
+    screen.note("a note")
+    screen.close()
+    assert capsys.readouterr().err == "a note\n"
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):

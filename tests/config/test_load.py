@@ -18,6 +18,7 @@ from tinygpt.config import (
     store_root,
 )
 from tinygpt.config.fields import FIELDS, read_text, requirement
+from tinygpt.config.source import file_pattern
 
 # Files, presets, environment, flags
 
@@ -159,9 +160,33 @@ def test_a_preset_contains_only_what_differs_from_reference(load, preset):
     loaded = load(preset=preset)
     for name, origin in loaded.origins.items():
         table, key = name.split(".")
-        value = getattr(getattr(loaded.config, table), key)
-        default = getattr(getattr(Config(), table), key)
+        value = getattr(loaded.config, table).model_dump(by_alias=True)[key]
+        default = getattr(Config(), table).model_dump(by_alias=True)[key]
         assert (value != default) == (origin == f"preset {preset}"), name
+
+
+@pytest.mark.parametrize(
+    ("source", "auto", "none"),
+    [
+        ("org/name", 50_000, None),
+        ("org/name@v2", 50_000, None),
+        ("builtin@3", 20_000, 20_000),  # it never ends
+        ("a.txt", None, None),
+        ("a.jsonl", None, None),
+        ("folder/*", None, None),
+        ("-", None, None),
+    ],
+)
+def test_how_many_documents_are_taken_is_a_number_as_soon_as_the_configuration_is_read(
+    load, source, auto, none
+):
+    def limit(*sets: str) -> int | str | None:
+        return load(sets=[f"data.source={source}", *sets]).config.data.max_documents
+
+    assert limit() == auto
+    assert limit("data.max_documents=auto") == auto
+    assert limit("data.max_documents=none") == none
+    assert limit("data.max_documents=7") == 7
 
 
 # Paths
@@ -195,10 +220,28 @@ def test_sources_that_are_not_files_stay_as_written(load, source):
     assert load(sets=[f"data.source={source}"]).config.data.source == source
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-", "-"),
+        ("none", None),
+        ("org/name", "org/name"),
+        ("builtin", "builtin"),
+        ("*.txt", "*.txt"),
+    ],
+)
+def test_a_text_to_evaluate_is_standard_input_or_files(load, tmp_path, text, expected):
+    path = expected if expected in ("-", None) else str(tmp_path / expected)
+    assert load(sets=[f"eval.text={text}"]).config.eval.text == path
+
+
 def test_a_folder_whose_name_looks_like_a_glob_is_not_a_glob(tmp_path):
-    source = parse_source("*.txt", tmp_path / "[a]")
-    assert isinstance(source, FileSource)
-    assert source.pattern == str(tmp_path / "[[]a]" / "*.txt")
+    pattern = str(tmp_path / "[[]a]" / "*.txt")
+    assert parse_source("*.txt", tmp_path / "[a]") == FileSource(pattern)
+    assert file_pattern("*.txt", tmp_path / "[a]") == pattern
+    assert file_pattern("~no-such-user/b.txt", tmp_path) == str(
+        tmp_path / "~no-such-user" / "b.txt"
+    )
 
 
 def test_the_store_is_named_or_beside_the_file_found_or_here(tmp_path):
@@ -303,4 +346,107 @@ def test_every_key_has_words_for_its_values():
         assert not field.description.endswith(".")
     assert requirement("train.batch_size") == "an integer, at least 1 and at most 65536"
     assert requirement("train.warmup_fraction") == 'a number, at least 0 and at most 1, or "none"'
-    assert requirement("eval.text") == 'text or "none"'
+    assert requirement("eval.text") == 'text, not empty, or "none"'
+
+
+# `tokenizer.from`, whose name is a keyword of Python
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"text": '[tokenizer]\nfrom = "ab12"'},
+        {"text": "tokenizer:\n  from: ab12", "name": "a.yaml"},
+        {"sets": ["tokenizer.from=ab12"]},
+        {"environ": {"TINYGPT_TOKENIZER_FROM": "ab12"}},
+        {"flags": {"tokenizer.from": ("--reuse-tokenizer", "ab12")}},
+    ],
+    ids=["TOML", "YAML", "set", "environment", "flag"],
+)
+def test_tokenizer_from_is_read_in_every_place_under_that_name(load, given):
+    loaded = load(**given)
+    assert loaded.config.tokenizer.from_ == "ab12"
+    assert loaded.origins["tokenizer.from"] != "default"
+    assert "tokenizer.from_" not in loaded.origins
+    assert requirement("tokenizer.from") == 'text or "none"'
+
+
+def test_tokenizer_from_is_off_by_default_and_can_be_switched_off(load):
+    assert load().config.tokenizer.from_ is None
+    sets = ["tokenizer.from=ab12", "tokenizer.from=none"]
+    assert load(sets=sets).config.tokenizer.from_ is None
+
+
+# The model that `train.init_from` names
+
+
+OF_MODEL = {
+    "data": {"source": "builtin@3", "max_documents": 7},
+    "dataset": {"val_fraction": 0.5},
+    "tokenizer": {"vocab_size": 300},
+    "model": {"d_model": 64, "n_heads": 2, "dropout": 0.3},
+    "train": {"max_steps": 9, "optimizer": "muon"},
+}
+
+
+@pytest.fixture
+def continuing(load):
+    """load(...) that continues a model made with OF_MODEL."""
+
+    def load_continuing(*arguments, sets=(), **keywords):
+        sets = ["train.init_from=ab12", *sets]
+        return load(*arguments, sets=sets, tables_of_model=lambda name: OF_MODEL, **keywords)
+
+    return load_continuing
+
+
+def test_without_a_configuration_of_its_own_a_run_has_that_of_the_model_it_continues(continuing):
+    loaded = continuing(flags={"train.max_steps": ("--max-steps", 5)})
+    assert loaded.config.data.source == "builtin@3"
+    assert loaded.config.dataset.val_fraction == 0.5
+    assert loaded.config.tokenizer.vocab_size == 300
+    assert loaded.config.model.d_model == 64
+    assert loaded.config.train.optimizer == "muon"
+    assert loaded.config.train.max_steps == 5
+    assert loaded.origins["model.d_model"] == "model ab12"
+    assert loaded.preset is None
+    assert loaded.default_notes == ("no tinygpt.toml here: using that of model ab12",)
+
+
+def test_another_source_does_not_get_data_and_split_of_the_model(continuing):
+    loaded = continuing(sets=["data.source=builtin@4"])
+    assert loaded.config.data.max_documents != 7
+    assert loaded.origins["dataset.val_fraction"] == "default"
+    assert loaded.config.tokenizer.vocab_size == 300
+    assert loaded.config.model.d_model == 64
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"text": "[train]\nseed = 1"}, {"preset": "laptop"}, {"environ": {"TINYGPT_PRESET": "demo"}}],
+    ids=["file", "preset", "environment"],
+)
+def test_a_configuration_takes_the_shape_of_the_model_where_it_has_none_and_no_more(
+    continuing, given
+):
+    loaded = continuing(**given)
+    assert loaded.config.model.d_model == 64
+    assert loaded.config.model.n_heads == 2
+    assert loaded.config.data.source != "builtin@3"
+    assert loaded.config.train.max_steps != 9
+    dropout = 0.3 if "text" in given else 0.0  # which both presets set
+    assert loaded.config.model.dropout == dropout
+
+
+def test_what_is_set_wins_over_the_model(continuing):
+    text = "[model]\nn_heads = 8"
+    assert continuing(text).config.model.n_heads == 8
+    assert continuing(text, sets=["model.n_heads=4"]).config.model.n_heads == 4
+
+
+@pytest.mark.parametrize("sets", [[], ["train.init_from=none"]])
+def test_where_no_model_is_named_none_is_read(load, sets):
+    def never(name: str) -> dict:
+        raise AssertionError(f"model {name!r} was read")
+
+    assert load(sets=sets, tables_of_model=never).preset == "laptop"

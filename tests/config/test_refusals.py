@@ -1,5 +1,10 @@
 """The answer to a wrong file, key or value: one error with key, origin and what to write."""
 
+import contextlib
+import os
+import socket
+from pathlib import Path
+
 import pytest
 
 from tinygpt.config.fields import FIELDS, requirement, spell
@@ -53,7 +58,11 @@ UNKNOWN_NAMES = {
     "[model]\nmax_steps = 1": ("has no `model.max_steps` ", "`train.max_steps`"),
     "[model]\nn_layer = 1": ("has no `model.n_layer` ", "`model.n_layers`"),
     "[model]\nseed = 1": ("has no `model.seed` ", "`train.seed`"),
-    "[zzz]": ("has no `zzz` ", "config show"),
+    "[model]\nmax_step = 1": ("has no `model.max_step` ", "`train.max_steps`"),
+    "[sample]\nsede = 1": ("has no `sample.sede` ", "`sample.seed`"),
+    "[model]\nlr = 1": ("has no `model.lr` ", "`train.learning_rate`"),
+    "[train]\nzzz = 1": ("has no `train.zzz` ", "the keys of `train` are max_steps, batch_size"),
+    "[zzz]": ("has no `zzz` ", "the tables are data, tokenizer"),
     "train = 1": ("`train` = 1 is not a table", "[train]"),
 }
 
@@ -72,6 +81,15 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(load, text):
     [
         ({"sets": ["max_steps=5"]}, "has no `max_steps` ", "`train.max_steps`"),
         ({"sets": ["train.max_steps"]}, "has no value", "--set train.max_steps=1000"),
+        ({"sets": ["=5"]}, "`--set =5` names no key", "--set train.max_steps=1000"),
+        ({"sets": ["lr=1e-3"]}, "has no `lr` ", "`train.learning_rate`"),
+        ({"sets": ["train=5"]}, "has no `train` ", "`train` is a table; write `--set train.KEY="),
+        ({"sets": ["train.zzz=5"]}, "has no `train.zzz` ", "the keys of `train` are max_steps,"),
+        (
+            {"environ": {"TINYGPT_TRAIN_ZZZ": "5"}},
+            "has no `TINYGPT_TRAIN_ZZZ` ",
+            "the keys of `train` are max_steps,",
+        ),
         (
             {"environ": {"TINYGPT_TRAIN_MAXSTEPS": "5"}},
             "has no `TINYGPT_TRAIN_MAXSTEPS` ",
@@ -116,6 +134,23 @@ def test_two_lengths_of_the_warmup_are_refused(load):
         load(sets=["train.warmup_fraction=0.1", "train.warmup_steps=5"])
 
 
+@pytest.mark.parametrize(
+    ("separator", "message", "hint"),
+    [
+        ("paragraphs", "'paragraphs' is not a separator", "`blank_lines`"),
+        ("regex:", "'regex:' is not a separator", "`regex:...`"),
+        ("regex:(a", r"not a regular expression: missing \), unterminated", "`regex:^%$`"),
+        ("regex:a{99999999999}", "not a regular expression", "`regex:^%$`"),
+    ],
+)
+def test_a_malformed_separator_is_refused_when_the_configuration_is_read(
+    load, separator, message, hint
+):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(sets=["data.source=a.txt", f"data.separator={separator}"])
+    assert hint in str(caught.value.hint)
+
+
 BAD_FILES = {
     "broken.toml": b"[train\n",
     "deep.toml": b"a = " + b"[" * 100_000,
@@ -135,6 +170,18 @@ BAD_FILES = {
     "surrogate.yaml": b'sample: {prompt: "\\ud800"}',
     "control.yaml": b"train: \x07",
     "switch.yml": b"train: {learning_rate: on}",
+    "itself.yaml": b"train: &a {seed: *a}",
+    "itself-in-a-list.yaml": b"sample: {stop: &a [*a]}",
+    "merged.yaml": b"base: &b {seed: 1}\ntrain: {<<: *b}",
+    "merged-at-the-top.yaml": b"train: &t {seed: 1}\n<<: *t",
+    "grows.yaml": b"a0: &a0 [1]\n"
+    + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 60)),
+    "long-key.toml": b"a." * 50_000 + b"a = 1",
+    "large.toml": b"#" * 300_000,
+    "zeros.toml": bytes(100),
+    "utf-16.toml": "[train]\nseed = 1\n".encode("utf-16"),
+    "utf-16.yaml": "train: {seed: 1}\n".encode("utf-16-be"),
+    "program.toml": b"\x7fELF\x02\x01\x01" + bytes(range(256)),
 }
 
 
@@ -159,9 +206,56 @@ def test_values_that_not_every_format_can_write_are_refused(load):
         load(f"[train]\nseed = {2**63}")
 
 
-def test_a_folder_given_as_the_file_is_refused(load, tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+def test_a_folder_given_as_the_file_is_refused_with_a_file_in_it(load, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
         load(config_file=tmp_path)
+    assert str(tmp_path / "tinygpt.toml") in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "/dev/zero", "3 GB", "link to itself"])
+def test_what_is_no_small_file_is_refused_without_reading_it(load, tmp_path, kind):
+    path = tmp_path / "c.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tmp_path):
+            server.bind(path.name)
+    elif kind == "3 GB":
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    else:
+        path = Path(kind)
+    with pytest.raises(ConfigError, match=r"cannot be read|262,144 bytes"):
+        load(config_file=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("a.yaml", "[train]\nseed = 1\n", "it is TOML: rename it to `a.toml`"),
+        ("b.yml", "seed = 1", "it is TOML: rename it to `b.toml`"),
+        ("c.toml", "train:\n  seed: 1\n", "it is YAML: rename it to `c.yaml`"),
+        ("d.json", '{"train": {"seed": 1}}', "it is YAML: rename it to `d.yaml`"),
+        ("e.toml", "[train\n", "correct the file there"),
+    ],
+)
+def test_a_file_in_the_other_language_is_recognized(load, name, text, hint):
+    with pytest.raises(ConfigError) as caught:
+        load(text, name=name)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_byte_order_mark_is_no_part_of_the_file(load, mark):
+    assert load(f"{mark}[train]\nseed = 5\n").config.train.seed == 5
+    assert load(f"{mark}train: {{seed: 5}}\n", name="a.yaml").config.train.seed == 5
+
+
+def test_an_alias_of_one_value_is_read(load):
+    config = load("train: {seed: &s 5}\nsample: {seed: *s}\n", name="a.yaml").config
+    assert (config.train.seed, config.sample.seed) == (5, 5)
 
 
 @pytest.mark.parametrize("source", ["~nobody_has_this_name/a.txt", "x" * 5_000])

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tinygpt.config import Config, SampleConfig, load_config, render, render_init
 from tinygpt.config.fields import FIELDS, TABLES
+from tinygpt.config.source import SEPARATORS
 from tinygpt.errors import ConfigError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -25,6 +26,7 @@ PATHS = FILE_NAMES.map(lambda name: f"{Path.cwd().root}x{name}.txt")
 PATH_FIELDS = {
     "data.source": st.one_of(PATHS, st.sampled_from(["builtin@3", "a/b@main", "-"])),
     "eval.text": st.none() | PATHS,
+    "data.separator": st.sampled_from([*SEPARATORS, "regex:^%$", "regex:\\n{3,}|=+"]),
 }
 
 
@@ -34,16 +36,18 @@ def values(name: str) -> st.SearchStrategy[Any]:
         return PATH_FIELDS[name]
     table, _, key = name.partition(".")
     schema = TABLES[table].model_json_schema()["properties"][key]
-    kind, *none = schema.get("anyOf", [schema])
-    strategy = values_of(kind)
-    return st.none() | strategy if none else strategy
+    return st.one_of([values_of(kind) for kind in schema.get("anyOf", [schema])])
 
 
 def values_of(kind: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Anything that a JSON schema without "anyOf" allows."""
     if "enum" in kind:
         return st.sampled_from(kind["enum"])
+    if "const" in kind:
+        return st.just(kind["const"])
     match kind["type"]:
+        case "null":
+            return st.none()
         case "boolean":
             return st.booleans()
         case "integer":
@@ -71,6 +75,10 @@ def configs(draw: st.DrawFn) -> Config:
     for name in draw(st.sets(st.sampled_from(sorted(FIELDS)), max_size=12)):
         table, key = name.split(".")
         tables.setdefault(table, {})[key] = draw(values(name))
+    dataset = tables.get("dataset", {})
+    if dataset.get("test_fraction", 0) > 0:
+        dataset["test_fraction"] /= 2
+        dataset["val_fraction"] = draw(st.floats(0.01, 0.4))
     train = tables.get("train", {})
     if train.get("warmup_fraction") is not None:
         train["warmup_steps"] = None

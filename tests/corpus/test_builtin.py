@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 
+from tinygpt.config.source import BUILTIN_STORIES
 from tinygpt.corpus import builtin
 from tinygpt.hashing import hash_json
 
@@ -13,7 +14,7 @@ from tinygpt.hashing import hash_json
 @pytest.fixture(scope="module")
 def corpus() -> list[str]:
     """All stories of the default corpus."""
-    return list(islice(builtin.stories(0), builtin.DEFAULT_STORIES))
+    return list(islice(builtin.stories(0), BUILTIN_STORIES))
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,16 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.corpus.notes import Notes
 from tinygpt.config import DataConfig
-from tinygpt.corpus import Documents, builtin, fingerprint, read_documents
+from tinygpt.corpus import Documents, builtin, fingerprint, hub, read_documents
 from tinygpt.errors import InputError
 from tinygpt.progress import SilentReporter
 
@@ -57,12 +59,6 @@ def test_builtin_stories_are_labeled():
     assert documents.source["label"] == builtin.LABEL
 
 
-def test_builtin_stories_end_at_a_default_number_if_none_is_given(monkeypatch):
-    monkeypatch.setattr(builtin, "DEFAULT_STORIES", 12)
-    documents = documents_of(DataConfig(source="builtin@5", max_documents=None))
-    assert sum(1 for _ in documents) == 12
-
-
 def test_builtin_stories_are_the_first_of_their_seed():
     documents = documents_of(DataConfig(source="builtin@5", max_documents=3))
     assert list(documents) == [builtin.story(5, index) for index in range(3)]
@@ -73,6 +69,70 @@ def test_empty_documents_are_dropped_and_counted_apart_from_the_number_asked_for
     documents = documents_in(tmp_path / "a.jsonl", texts, max_documents=2)
     assert list(documents) == ["a", "b"]
     assert documents.empty == 3
+
+
+def test_a_limit_that_leaves_documents_of_a_file_out_is_reported_with_their_number(tmp_path):
+    for limit, notes in (
+        (2, ["2 of 3 documents are taken; all with `--set data.max_documents=none`"]),
+        (3, []),
+        (4, []),
+        (None, []),
+    ):
+        documents_in(tmp_path / "a.jsonl", ["a", "b", "", "c"])
+        reporter = Notes()
+        data = DataConfig(source=str(tmp_path / "a.jsonl"), max_documents=limit)
+        assert len(list(Documents(data, reporter))) == min(limit or 3, 3)
+        assert reporter.notes == notes
+
+
+def test_a_limit_on_a_text_counts_its_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("a<|endoftext|>b<|endoftext|>c")
+    reporter = Notes()
+    data = DataConfig(source=str(tmp_path / "a.txt"), max_documents=1)
+    assert list(Documents(data, reporter)) == ["a"]
+    assert reporter.notes[-1].startswith("1 of 3 documents are taken")
+
+
+def test_of_the_hub_no_more_is_read_than_shows_that_documents_are_left_out(monkeypatch):
+    read = []
+
+    def stream(*_: object) -> Iterator[str]:
+        for text in ("a", "b", "c", "d"):
+            read.append(text)
+            yield text
+
+    monkeypatch.setattr(hub, "documents", stream)
+    reporter = Notes()
+    documents = Documents(DataConfig(source="org/name", max_documents=2), reporter)
+    assert list(documents) == ["a", "b"]
+    assert read == ["a", "b", "c"]
+    assert reporter.notes == [
+        "the first 2 documents are taken; all with `--set data.max_documents=none`"
+    ]
+
+
+def test_the_units_of_a_text_are_known(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"Speech {n}." for n in range(120)))
+    for separator, words, unit in (
+        ("auto", "blank lines separate documents", "paragraph"),
+        ("lines", "each line is a document", "line"),
+        ("file", "nothing separates documents", None),
+    ):
+        documents = documents_of(DataConfig(source=str(tmp_path), separator=separator))
+        assert (documents.separation, documents.unit) == (words, unit)
+
+
+def test_records_have_no_separation(tmp_path):
+    documents = documents_in(tmp_path / "a.jsonl", ["a"])
+    assert (documents.separation, documents.unit) == ("", None)
+
+
+def test_the_files_of_a_folder_are_counted_by_ending(tmp_path):
+    for name in ("a.md", "b.md", "c.py", "LICENSE"):
+        (tmp_path / name).write_text("text")
+    documents = documents_of(DataConfig(source=str(tmp_path)))
+    assert documents.title == "4 files (2 .md, 1 .py, 1 without ending)"
+    assert documents.source == {"kind": "files", "files": 4}
 
 
 def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_is_its_character(tmp_path):

@@ -10,25 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from tests.corpus.notes import Notes
-from tinygpt.corpus import files, readers
+from tests.corpus.reading import read, write
+from tinygpt.corpus import files
 from tinygpt.errors import InputError
-from tinygpt.progress import Reporter, SilentReporter
-
-
-def read(path: Path | str, field: str = "text", reporter: Reporter | None = None) -> list[str]:
-    found = files.find(str(path))
-    return list(readers.documents(found, field, reporter or SilentReporter()))
-
-
-def write(path: Path, data: str | bytes) -> Path:
-    """Write a file, compressed if its name ends in .gz."""
-    content = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
 
 
 def parquet(**columns: list) -> bytes:
@@ -74,7 +60,6 @@ def test_a_folder_and_a_glob_of_mixed_formats_are_read_in_the_order_of_their_nam
     write(tmp_path / "a.jsonl", '{"text": "first"}')
     write(tmp_path / "a.txt.gz", "second")
     write(tmp_path / "z.CSV", "text\nfourth\n")
-    write(tmp_path / "notes.md", "not a document")
     write(tmp_path / ".hidden.txt", "not a document")
     assert read(tmp_path) == ["first", "second", "third", "fourth"]
     assert read(tmp_path / "**" / "*.[tC][xS]*") == ["second", "third", "fourth"]
@@ -115,61 +100,6 @@ def test_another_field_can_be_named(tmp_path, name, data):
     assert read(write(tmp_path / name, data), field="story") == ["a"]
 
 
-# Where documents end in text
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a\n\nb\n<|endoftext|>\nc\n", ["a\n\nb", "c"]),
-        (
-            " <|endoftext|> \na\n<|endoftext|>\n<|endoftext|>\nb\n<|endoftext|>\n\n",
-            ["", "a", "", "b"],
-        ),
-    ],
-)
-def test_a_separator_line_ends_documents_and_nothing_is_noted(tmp_path, text, expected):
-    reporter = Notes()
-    assert read(write(tmp_path / "a.txt", text), reporter=reporter) == expected
-    assert reporter.notes == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected", "rule"),
-    [
-        ("an inline <|endoftext|> is text", ["an inline <|endoftext|> is text"], "is one document"),
-        ("a\n\nb\n\n\nc\n\nd\n", ["a\n\nb", "c\n\nd"], "two or more blank lines end"),
-        ("a\n\n\n\n\nb", ["a", "b"], "two or more blank lines end"),
-        ("a\nb\n\nc\n\nd", ["a\nb", "c", "d"], "each blank line ends"),
-        ("\n\n\na\n\nb\n\n\n\n", ["a", "b"], "each blank line ends"),
-        ("a\n \t\n\n  \n\nb", ["a", "b"], "two or more blank lines end"),
-        ("a\nb", ["a\nb"], "is one document"),
-        ("\n\n \n", [], "is one document"),
-        ("\ufeffa\r\nb\r\n\r\nc\r\n", ["a\nb", "c"], "each blank line ends"),
-    ],
-)
-def test_without_separators_documents_end_where_the_note_says(tmp_path, text, expected, rule):
-    reporter = Notes()
-    assert read(write(tmp_path / "a.txt", text), reporter=reporter) == expected
-    assert len(reporter.notes) == 1
-    assert rule in reporter.notes[0]
-
-
-ANY_LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"))
-
-
-def has_no_separator_line(text: str) -> bool:
-    return all(line.strip() != readers.SEPARATOR for line in text.split("\n"))
-
-
-@given(st.lists(ANY_LINES.map(str.strip).filter(bool).filter(has_no_separator_line)))
-@example(["\ufeff is text, too", "an inline <|endoftext|> is text"])
-def test_any_documents_come_back_from_text(tmp_path_factory, documents):
-    path = tmp_path_factory.getbasetemp() / "any.txt"
-    write(path, "\ufeff" + "".join(f"{document}\n<|endoftext|>\n" for document in documents))
-    assert read(path) == documents
-
-
 # Bad input: always an InputError that names the file, and the line where there are lines
 
 BAD_TEXT = {
@@ -178,8 +108,7 @@ BAD_TEXT = {
         r"`latin.txt`, line 2: not UTF-8 \(byte 0xe9 at position 4\)",
     ),
     "latin.jsonl": (b'{"text": "a"}\n{"text": "caf\xe9"}\n', r"`latin.jsonl`, line 2: not UTF-8"),
-    "latin.csv": (b"text\nfine\ncaf\xe9\n", r"`latin.csv` cannot be read as csv: 'utf-8' codec"),
-    "utf16.txt": ("a story".encode("utf-16"), r"line 1: not UTF-8"),
+    "latin.csv": (b"text\nfine\ncaf\xe9\n", r"`latin.csv`, line 3: not UTF-8"),
 }
 BAD_JSON = {
     "bad.jsonl": (
@@ -209,7 +138,7 @@ BAD_FIELDS = {
     ),
     "field.csv": (
         "title,n\na,1\n",
-        r"`field.csv`: no field `text`; fields present: `title`, `n`|row 1: no field `text`",
+        r"`field.csv` \(fields separated by commas\): no field `text`; .*: `title`, `n`",
     ),
     "field.parquet": (
         parquet(title=["a"]),
@@ -220,18 +149,18 @@ BAD_FIELDS = {
         r"line 2: the field `text` holds 5, not text",
     ),
     "list.jsonl": ('{"text": ["a"]}', r"line 1: the field `text` holds \['a'\], not text"),
-    "row.jsonl": ("[1, 2]\n", r"line 1: expected an object with the field `text`, found \[1, 2\]"),
-    "number.csv": ("text\n5\n6\n", r"row 1: the field `text` holds 5, not text"),
+    "row.jsonl": ("5\n", r"line 1: expected an object with the field `text`, found 5"),
+    "row.json": ("[1, 2]\n", r"record 1: expected an object with the field `text`, found 1"),
     "number.parquet": (parquet(text=[5]), r"row 1: the field `text` holds 5, not text"),
-    "bytes.parquet": (parquet(text=[b"\xff"]), r"row 1: the field `text` holds b'.xff', not text"),
+    "bytes.parquet": (
+        parquet(text=[b"\xff"]),
+        r"row 1: `text` is not UTF-8 \(byte 0xff at position 1\)",
+    ),
 }
 BAD_TABLES = {
-    "ragged.csv": ("text\na\nb,c,d\n", r"`ragged.csv` cannot be read as csv: .*line 3"),
-    "open.csv": ('text\n"a\n', r"`open.csv` cannot be read as csv"),
-    "junk.parquet": (
-        b"PAR1 junk PAR1",
-        r"`junk.parquet` cannot be read as parquet|cannot read `junk.parquet`",
-    ),
+    "ragged.csv": ("text\na\nb,c,d\n", r"`ragged.csv`, line 3 has more fields than the header"),
+    "open.csv": ('text\n"a\n', r"`open.csv`, line 2: a quote is opened and never closed"),
+    "junk.parquet": (b"PAR1 junk PAR1", r"`junk.parquet` cannot be read as Parquet"),
 }
 BAD = {**BAD_TEXT, **BAD_JSON, **BAD_FIELDS, **BAD_TABLES}
 
@@ -262,19 +191,104 @@ def test_a_damaged_gzip_file_is_refused_with_its_name(tmp_path, name):
     ("name", "message"),
     [
         ("empty", "contains no text file"),
-        ("story.docx", "is not a text file"),
         ("storys.txt", "does not exist"),
-        ("*.csv", "does not exist"),
+        ("*.csv", "matches no text file"),
+        ("*.png", "matches no text file"),
     ],
 )
 def test_a_source_without_text_files_is_refused_with_the_formats_that_are_read(
     tmp_path, name, message
 ):
     (tmp_path / "empty").mkdir()
-    write(tmp_path / "story.docx", "a")
+    write(tmp_path / "a.png", b"\x89PNG\0")
     with pytest.raises(InputError, match=message) as caught:
         files.find(str(tmp_path / name))
-    assert ".txt, .jsonl" in str(caught.value.hint)
+    assert "text in UTF-8 is read, and .jsonl, " in str(caught.value.hint)
+
+
+def test_a_folder_gives_every_text_whatever_its_ending(tmp_path):
+    for name in ("a.md", "b.rst", "c.tex", "d.py", "e.html", "LICENSE", "f.txt.gz"):
+        write(tmp_path / name, f"text of {name}")
+    (tmp_path / "g.utf16").write_bytes("text of g.utf16".encode("utf-16"))
+    found = {file.name: file.format for file in files.find(str(tmp_path))}
+    assert found == dict.fromkeys(sorted(path.name for path in tmp_path.iterdir()), ".txt")
+    assert read(tmp_path) == [f"text of {name}" for name in found]
+
+
+def test_files_that_are_not_text_are_skipped_counted_by_ending_and_named(tmp_path):
+    write(tmp_path / "a.md", "text")
+    for name in ("1.png", "2.PNG", "3.pdf", "latin.log", "binary", "x.tar.gz"):
+        write(tmp_path / name, b"caf\xe9 " if name == "latin.log" else b"\0\1\2")
+    notes = Notes()
+    assert [file.name for file in files.find(str(tmp_path), notes)] == ["a.md"]
+    assert notes.notes == [
+        "skipped 6 files (2 .png, 1 .gz, 1 .log, 1 .pdf, 1 without ending): "
+        "`1.png`, `2.PNG`, `3.pdf`, ..."
+    ]
+
+
+def test_a_text_file_in_another_encoding_is_refused_and_not_skipped(tmp_path):
+    write(tmp_path / "a.md", "text")
+    write(tmp_path / "b.md", b"caf\xe9")
+    with pytest.raises(InputError, match=r"`b\.md`, line 1: not UTF-8"):
+        read(tmp_path)
+
+
+LEFT_OUT = (
+    *(".hidden/a.txt", ".git/config", "__pycache__/a.py", "sub/node_modules/x/README.md"),
+    *("venv/pyvenv.cfg", "venv/lib/a.py", "artifacts/.tinygpt-store", "artifacts/latest/s.txt"),
+    *("out/.partial/x", "out/README.md", "a.txt~", "a.txt.bak", "poetry.lock"),
+    *("package-lock.json", "x.min.js", "tinygpt.toml"),
+)
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*"])
+def test_what_nobody_wrote_as_text_is_left_out(tmp_path, pattern):
+    for name in (*LEFT_OUT, "a.txt", "sub/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, "text")
+    assert [file.name for file in files.find(f"{tmp_path}/{pattern}")] == ["a.txt", "sub/b.txt"]
+
+
+def test_what_is_named_is_read_wherever_it_is(tmp_path):
+    (tmp_path / ".hidden").mkdir()
+    path = write(tmp_path / ".hidden" / "a.txt~", "text")
+    write(tmp_path / ".hidden" / "b.txt", "text")
+    assert [file.path for file in files.find(str(path))] == [path]
+    for pattern in (".hidden", ".hidden/*.txt"):
+        assert [file.name for file in files.find(str(tmp_path / pattern))] == ["b.txt"]
+
+
+def test_the_name_of_a_file_says_how_it_is_read_whatever_the_compression(tmp_path):
+    formats = {"a.ndjson": ".jsonl", "b.TSV.gz": ".csv", "c.jsonl.zst": ".jsonl", "d.py": ".txt"}
+    for name, expected in formats.items():
+        (file,) = files.find(str(write(tmp_path / name, b"")))
+        assert file.format == expected
+
+
+def test_zstd_is_decompressed(tmp_path):
+    for name in ("a.jsonl", "a.txt"):
+        with pa.CompressedOutputStream(str(tmp_path / f"{name}.zst"), "zstd") as stream:
+            stream.write(FORMS[name].encode())
+        assert read(tmp_path / f"{name}.zst") == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ('{"text": "a"}\n', ".jsonl"),
+        ('\ufeff \n{ "text": "a"}', ".jsonl"),
+        ('[{"text": "a"}]', ".json"),
+        ('[\n "a", "b"]', ".json"),
+        ('[Event "a"]\n', ".txt"),
+        ("{curly} text", ".txt"),
+        ("[1] a footnote", ".txt"),
+        ("", ".txt"),
+    ],
+)
+def test_a_file_whose_name_says_nothing_is_json_if_it_begins_like_it(tmp_path, data, expected):
+    (file,) = files.find(str(write(tmp_path / "stories", data)))
+    assert file.format == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -332,22 +346,11 @@ def test_renaming_or_changing_a_file_in_a_folder_changes_its_fingerprint(folder)
 # Standard input
 
 
-@pytest.fixture
-def stdin(monkeypatch):
-    """Gives bytes to standard input, which is read once per process."""
-
-    def give(data: bytes) -> None:
-        files._standard_input.cache_clear()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-
-    yield give
-    files._standard_input.cache_clear()
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
-def test_standard_input_is_read_as_text_or_json_lines(stdin, name):
-    stdin(FORMS[name].encode())
-    assert read("-") == TEXTS
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "bom.jsonl", "array.json"])
+def test_standard_input_is_read_as_text_or_json(stdin, name):
+    for data in (FORMS[name].encode(), gzip.compress(FORMS[name].encode())):
+        stdin(data)
+        assert read("-") == TEXTS
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

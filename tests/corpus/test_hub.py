@@ -49,6 +49,14 @@ def parquet_of(texts: list[str]) -> bytes:
     return buffer.getvalue()
 
 
+def nested_parquet_of(texts: list[str]) -> bytes:
+    """Texts as a field of a struct, in bytes."""
+    buffer = io.BytesIO()
+    rows = [{"text": text.encode(), "length": len(text)} for text in texts]
+    pq.write_table(pa.table({"id": range(len(texts)), "story": rows}), buffer)
+    return buffer.getvalue()
+
+
 def outcomes(url: str, cache: str, *cases: dict[str, object]) -> list[dict[str, object]]:
     """What reading each of several [data] tables from a hub at `url` gave."""
     done = subprocess.run(
@@ -102,17 +110,19 @@ def test_the_real_client_reads_everything_through_a_connection_that_is_cut(tmp_p
     assert some["documents"] == TEXTS[:7]
 
 
-def test_the_real_client_names_the_split_or_field_that_does_not_exist(tmp_path):
+def test_the_real_client_reads_a_nested_field_and_names_what_does_not_exist(tmp_path):
     repos = {
         "someone/stories": {"data/train-00000-of-00001.parquet": parquet_of(TEXTS)},
+        "someone/nested": {"data/train-00000-of-00001.parquet": nested_parquet_of(TEXTS)},
         "someone/nothing": {"README.md": b"# Nothing\n"},
     }
     with FakeHub(repos) as server:
-        split, field, empty = outcomes(
+        split, field, nested, empty = outcomes(
             server.url,
             str(tmp_path),
             {"source": "someone/stories", "split": "validation"},
             {"source": "someone/stories", "text_field": "story"},
+            {"source": "someone/nested", "text_field": "story.text"},
             {"source": "someone/nothing"},
         )
         assert server.requests.count("GET /api/datasets/someone/stories") == 1
@@ -121,6 +131,7 @@ def test_the_real_client_names_the_split_or_field_that_does_not_exist(tmp_path):
     assert "train" in split["message"]
     assert field["code"] == 4
     assert field["message"].endswith("no field `story`; fields present: `text`, `length`")
+    assert nested["documents"] == TEXTS
     assert empty["code"] == 4
 
 

@@ -85,7 +85,15 @@ def facts(text: str = "plain") -> ReportFacts:
 def evaluation(text: str) -> EvalRecord:
     return {
         "judged": "validation split",
-        "step": 300,
+        "weights": "best",
+        "step": 250,
+        "other_weights": {
+            "weights": "last",
+            "step": 300,
+            "loss": 2.3,
+            "perplexity": 9.97,
+            "bits_per_byte": 1.6,
+        },
         "label": text,
         "loss": 2.2,
         "perplexity": 9.03,

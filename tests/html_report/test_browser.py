@@ -130,7 +130,10 @@ def test_page_says_what_was_trained_and_how_it_was_measured(browser: Any, tmp_pa
     assert about.endswith("Note: plain.")
     measured = "Measured on the validation split: 4 documents, 99 tokens."
     assert text(browser, "#judged").startswith(measured)
-    assert texts(browser, "#scores td")[:2] == ["this model, step 300", "9.03"]
+    assert "lowest loss on the validation split" in text(browser, "#judged")
+    cells = texts(browser, "#scores td")
+    assert cells[:2] == ["this model, best weights (step 250)", "9.03"]
+    assert cells[5:7] == ["its last weights (step 300)", "9.97"]
 
 
 def test_sliders_move_through_samples_and_steps(browser: Any, tmp_path: Path):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tinygpt.errors import InputError
 from tinygpt.lm.dataset import Batches
 
-TOKENS = np.arange(1_000, dtype=np.uint16)
+TOKENS = np.arange(1, 1_001, dtype=np.uint16)  # without the end-of-text token
 END_OF_TEXT = np.uint16(0)
 
 
@@ -90,18 +90,42 @@ def test_a_share_of_windows_moves_back_to_where_its_document_begins(
     after = moved.offsets(0, 4 * plain.n_windows)
     starts = np.append(0, np.flatnonzero(tokens == END_OF_TEXT))
     for was, now in zip(before, after, strict=True):
-        assert now in (was, starts[starts <= was].max())
+        start = starts[starts <= was].max()
+        assert now in (was, start)
+        if share == 1:
+            assert (now == start) == (was - start < 8)
     if share == 0:
         assert (after == before).all()
-    if share == 1:
-        assert np.isin(after, starts).all()
+
+
+def test_a_document_of_many_windows_is_not_reduced_to_its_first() -> None:
+    """Its beginning is taken once an epoch, and all other windows as if there were no documents."""
+    tokens = documents([799])
+    batches = Batches(tokens, 8, 0, document_starts=1)
+    offsets = batches.offsets(0, 10 * batches.n_windows)
+    assert (offsets == 0).sum() == 10
+    assert len(np.unique(offsets)) > 400
+
+
+@given(st.integers(2, 40), st.integers(2, 400), st.integers(0, 2**63 - 1))
+def test_an_end_of_text_token_at_the_very_start_begins_the_first_window_of_every_epoch(
+    context_length: int, extra: int, seed: int
+) -> None:
+    text = TOKENS[: context_length + extra - 1]
+    plain = Batches(np.append(np.uint16(1), text), context_length, seed)
+    marked = Batches(np.append(END_OF_TEXT, text), context_length, seed)
+    for epoch in range(3):
+        before = np.sort(plain.offsets(epoch, plain.n_windows))
+        after = np.sort(marked.offsets(epoch, plain.n_windows))
+        assert after[0] == 0
+        assert (after[1:] == before[1:]).all()
 
 
 def test_about_the_requested_share_of_windows_moves() -> None:
-    tokens = documents([29] * 400)
+    tokens = documents([8] * 1_200)
     batches = Batches(tokens, 8, 0, document_starts=0.3)
     begins = tokens[batches.offsets(0, batches.n_windows)] == END_OF_TEXT
-    assert 0.3 < begins.mean() < 0.4  # one window in thirty begins there anyway
+    assert 0.3 < begins.mean() < 0.4  # one window in nine begins there anyway
 
 
 def test_targets_are_the_next_tokens() -> None:
@@ -118,7 +142,25 @@ def test_tokens_for_exactly_one_window_are_enough() -> None:
     assert batches.offsets(0, 2).tolist() == [0, 0]
 
 
-def test_one_token_too_few_for_a_window_is_an_input_error() -> None:
-    message = r"has 16 tokens; one window of `model\.context_length` = 16 needs 17"
-    with pytest.raises(InputError, match=message):
-        Batches(TOKENS[:16], 16, 0)
+@pytest.mark.parametrize(
+    ("tokens", "hint"),
+    [
+        (256, ", or use a smaller context, e.g., `--set model.context_length=64`"),
+        (129, ", or use a smaller context, e.g., `--set model.context_length=64`"),
+        (128, ", or use a smaller context, e.g., `--set model.context_length=32`"),
+        (5, ", or use a smaller context, e.g., `--set model.context_length=2`"),
+        (4, ""),
+        (1, ""),
+    ],
+)
+def test_too_few_tokens_for_a_window_are_an_input_error_that_names_a_context_that_fits(
+    tokens: int, hint: str
+) -> None:
+    message = rf"has {tokens} tokens; one window of `model\.context_length` = 256 needs 257"
+    with pytest.raises(InputError, match=message) as caught:
+        Batches(TOKENS[:tokens], 256, 0)
+    assert caught.value.hint == f"give more text{hint}"
+    if hint:
+        fitting = int(hint.rstrip("`").rpartition("=")[2])
+        assert len(Batches(TOKENS[:tokens], fitting, 0).offsets(0, 4)) == 4
+        assert tokens > 2 * fitting

@@ -1,72 +1,29 @@
-"""The split keeps duplicates together, and the files of tokens are plain uint16."""
+"""The files of tokens are plain uint16, and documents end where they end in the corpus."""
 
-import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinygpt.config import TokenizerConfig
-from tinygpt.errors import CorruptArtifactError, InputError
+from tinygpt.errors import CorruptArtifactError
 from tinygpt.lm import dataset
-from tinygpt.lm.dataset import (
-    EncodedDocument,
-    document_spans,
-    empty_split,
-    encode_documents,
-    is_validation,
-    read_tokens,
-)
+from tinygpt.lm.dataset import EncodedPart, document_spans, encode_parts, read_tokens
+from tinygpt.lm.holdout import Part
 from tinygpt.lm.tokenizer import END_OF_TEXT, Tokenizer
 
 STORIES = [f"Story {i} about a dog{' and a ball' * (i % 7)}." for i in range(500)]
 TOKENIZER = Tokenizer.train(STORIES, TokenizerConfig(vocab_size=300))
 
 
-def texts_of(encoded: list[EncodedDocument], split: str) -> list[str]:
-    """The documents of a split, read back from its stream of tokens."""
-    tokens = np.concatenate([document.tokens for document in encoded if document.split == split])
-    spans = document_spans(tokens, TOKENIZER.end_of_text)
-    return [TOKENIZER.decode(tokens[start : stop - 1].tolist()) for start, stop in spans]
+def whole(texts: list[str], split: str = "train") -> list[Part]:
+    """Documents that are not cut."""
+    return [Part(text, split, is_end=True) for text in texts]
 
 
-# ---- the split
-
-
-def test_the_split_is_chosen_by_a_hash_of_the_document() -> None:
-    first = int.from_bytes(hashlib.sha256(b"Story 1").digest()[:8], "big") / 2**64
-    assert is_validation("Story 1", first + 1e-9)
-    assert not is_validation("Story 1", first - 1e-9)
-
-
-def test_about_the_requested_share_is_held_out() -> None:
-    held_out = sum(is_validation(f"story {i}", 0.05) for i in range(20_000))
-    assert 900 < held_out < 1_100
-
-
-@given(st.text(st.characters()), st.floats(0.01, 0.49))
-def test_a_larger_share_holds_out_all_that_a_smaller_one_does(text: str, fraction: float) -> None:
-    """Any text has a side, lone surrogates too; the tokenizer is what refuses them."""
-    assert is_validation(text, fraction) <= is_validation(text, 2 * fraction)
-
-
-def test_equal_documents_fall_on_one_side() -> None:
-    encoded = list(encode_documents(STORIES * 3, TOKENIZER, 0.3))
-    train = texts_of(encoded, "train")
-    validation = texts_of(encoded, "val")
-    assert not set(train) & set(validation)
-    assert sorted(train + validation) == sorted(STORIES * 3)
-
-
-def test_an_empty_split_is_reported_with_the_numbers_and_what_to_do() -> None:
-    error = empty_split("val", 12, 0.05)
-    assert isinstance(error, InputError)
-    assert "none of the 12 documents is in the val split" in error.message
-    assert "`dataset.val_fraction` = 0.05" in error.message
-    assert error.hint == "give more text, or change `dataset.val_fraction`"
+def tokens_of(encoded: list[EncodedPart], split: str) -> np.ndarray:
+    return np.concatenate([part.tokens for part in encoded if part.split == split])
 
 
 # ---- encoding
@@ -77,11 +34,42 @@ def test_each_document_ends_with_the_end_of_text_token_and_its_spelling_does_not
 ) -> None:
     monkeypatch.setattr(dataset, "BATCH_CHARACTERS", 100)  # more than one batch
     texts = ["one", "", f"two {END_OF_TEXT} halves", "žluť 🐶"] * 20
-    encoded = list(encode_documents(texts, TOKENIZER, 0.5))
-    assert [document.text for document in encoded] == texts
-    for split in ("train", "val"):
-        expected = [text for text in texts if is_validation(text, 0.5) == (split == "val")]
-        assert texts_of(encoded, split) == expected
+    parts = whole(texts[:50], "train") + whole(texts[50:60], "val") + whole(texts[60:], "test")
+    encoded = list(encode_parts(parts, TOKENIZER))
+    assert [(part.text, part.split) for part in encoded] == [part[:2] for part in parts]
+    for split, expected in [("train", texts[:50]), ("val", texts[50:60]), ("test", texts[60:])]:
+        tokens = tokens_of(encoded, split)
+        spans = document_spans(tokens, TOKENIZER.end_of_text)
+        assert [TOKENIZER.decode(tokens[a : b - 1].tolist()) for a, b in spans] == expected
+
+
+def test_a_document_that_is_cut_has_one_end_of_text_token_after_its_last_part() -> None:
+    parts = [
+        Part("A dog.", "train", is_end=True),
+        Part("A dog and", "train", is_end=False),
+        Part(" a ball,", "val", is_end=False),
+        Part(" a dog.", "test", is_end=True),
+    ]
+    encoded = list(encode_parts(parts, TOKENIZER))
+    end = TOKENIZER.end_of_text
+    expected = [[*TOKENIZER.encode(part.text), *([end] if part.is_end else [])] for part in parts]
+    assert [part.tokens.tolist() for part in encoded] == expected
+    assert [tokens.count(end) for tokens in expected] == [1, 0, 0, 1]
+
+
+def test_a_train_split_in_which_no_document_ends_begins_with_the_end_of_text_token() -> None:
+    parts = [
+        Part("A dog and", "train", is_end=False),
+        Part(" a ball.", "val", is_end=True),
+        Part("A dog.", "val", is_end=True),
+    ]
+    train, *validation = encode_parts(parts, TOKENIZER)
+    end = TOKENIZER.end_of_text
+    assert train.tokens.tolist() == [end, *TOKENIZER.encode("A dog and")]
+    assert document_spans(train.tokens, end).tolist() == [[0, len(train.tokens)]]
+    assert [part.tokens.tolist() for part in validation] == [
+        [*TOKENIZER.encode(text), end] for text in (" a ball.", "A dog.")
+    ]
 
 
 def test_the_size_of_an_encoding_batch_does_not_change_the_tokens(
@@ -95,8 +83,8 @@ def test_the_size_of_an_encoding_batch_does_not_change_the_tokens(
         return encode_batch(self, texts)
 
     def stream() -> bytes:
-        encoded = encode_documents(STORIES, TOKENIZER, 0.1)
-        return b"".join(document.tokens.tobytes() for document in encoded)
+        encoded = encode_parts(whole(STORIES), TOKENIZER)
+        return b"".join(part.tokens.tobytes() for part in encoded)
 
     monkeypatch.setattr(Tokenizer, "encode_batch", spy)
     in_one_batch = stream()
@@ -108,7 +96,7 @@ def test_the_size_of_an_encoding_batch_does_not_change_the_tokens(
 
 
 def test_a_corpus_without_documents_has_no_tokens() -> None:
-    assert list(encode_documents([], TOKENIZER, 0.1)) == []
+    assert list(encode_parts([], TOKENIZER)) == []
 
 
 def test_ids_that_need_more_than_16_bits_are_never_truncated(
@@ -121,7 +109,7 @@ def test_ids_that_need_more_than_16_bits_are_never_truncated(
     native = SimpleNamespace(encode_batch_fast=encode_batch_fast)
     monkeypatch.setattr(tokenizer, "_native", native)
     with pytest.raises(OverflowError):
-        list(encode_documents(["a story"], tokenizer, 0.5))
+        list(encode_parts(whole(["a story"]), tokenizer))
 
 
 # ---- files of tokens
@@ -165,6 +153,8 @@ def test_a_damaged_token_file_is_refused(data: bytes, message: str, tmp_path: Pa
         ([0], [[0, 1]]),
         ([5, 0, 0, 6, 7, 0], [[0, 2], [2, 3], [3, 6]]),
         ([5, 0, 6], [[0, 2], [2, 3]]),
+        ([0, 5, 6], [[0, 3]]),
+        ([0, 5, 0, 6, 0], [[0, 3], [3, 5]]),
     ],
 )
 def test_spans_cover_the_stream_document_by_document(

@@ -99,6 +99,19 @@ def test_all_logits_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert max(rows) == 3
 
 
+@pytest.mark.parametrize(("at_once", "windows"), [(1, 1), (3 * T - 1, 2), (10**6, 16)])
+def test_long_windows_are_evaluated_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, windows: int
+) -> None:
+    tokens = np.arange(50 * T, dtype=np.uint16) % V
+    expected = mean_loss(MODEL, tokens)
+    monkeypatch.setattr(evaluation, "TOKENS", at_once)
+    sizes = [len(losses) for losses in evaluation.window_losses(MODEL, tokens)]
+    assert max(sizes) == windows * T
+    assert sum(sizes) == len(tokens) - 1
+    assert mean_loss(MODEL, tokens) == pytest.approx(expected, rel=1e-6)
+
+
 def test_evaluation_is_in_fp32_and_changes_no_global_state() -> None:
     tokens = np.arange(40, dtype=np.uint16)
     expected = mean_loss(MODEL, tokens)

@@ -74,6 +74,11 @@ def generate_with_toy(
     return generated
 
 
+def text_of_ids(tokens: list[NewToken]) -> str:
+    """The text of all tokens, without regard to stop texts."""
+    return "".join(letter(token.token_id).decode() or "\n\n" for token in tokens)
+
+
 def text_of(tokens: list[NewToken]) -> str:
     return "".join(token.text for token in tokens)
 
@@ -87,6 +92,7 @@ sample_configs = st.builds(
     max_new_tokens=st.integers(1, 40),
     stop=st.lists(st.text("abc", min_size=1, max_size=2), max_size=2).map(tuple),
     overflow=st.sampled_from(["slide", "stop"]),
+    ignore_eos=st.booleans(),
     seed=st.integers(0, 2**63 - 1),
 )
 
@@ -119,11 +125,13 @@ def test_a_sample_does_not_depend_on_those_beside_it(
 def test_a_sample_ends_once_for_the_reason_it_gives(config: SampleConfig) -> None:
     tokens = generate_with_toy(config)[0]
     *before, last = tokens
-    assert all(token.stop_reason is None and token.token_id for token in before)
-    generated = "".join(letter(token.token_id).decode() for token in tokens)
+    assert all(token.stop_reason is None for token in before)
+    assert config.ignore_eos or all(token.token_id for token in before)
+    generated = text_of_ids(tokens)
     match last.stop_reason:
         case "end_of_text":
-            assert last.token_id == 0
+            assert (last.token_id, config.ignore_eos) == (0, False)
+            generated = generated.removesuffix("\n\n")
         case "length":
             assert len(tokens) == config.max_new_tokens
         case "context":
@@ -134,6 +142,31 @@ def test_a_sample_ends_once_for_the_reason_it_gives(config: SampleConfig) -> Non
             pytest.fail(f"ended without a reason: {other}")
     stopped = last.stop_reason == "stop"
     assert (text_of(tokens), stopped) == expected_text(generated, config.stop)
+
+
+@given(sample_configs)
+def test_a_sample_that_ignores_the_end_of_text_goes_on_as_it_began(config: SampleConfig) -> None:
+    ending = config.model_copy(update={"ignore_eos": False, "stop": ()})
+    going_on = ending.model_copy(update={"ignore_eos": True})
+    first = [token.token_id for token in generate_with_toy(ending)[0]]
+    second = [token.token_id for token in generate_with_toy(going_on)[0]]
+    assert second[: len(first)] == first
+    if config.overflow == "slide":
+        assert len(second) == config.max_new_tokens
+
+
+def test_an_end_of_text_that_is_ignored_is_a_blank_line_in_the_text() -> None:
+    config = SampleConfig(seed=0, temperature=0, max_new_tokens=4, ignore_eos=True)
+    decoder = Constant([9, 0, 1])  # always token 0
+    tokens = generate_with_toy(config, decoder=decoder)[0]
+    assert [token.text for token in tokens] == ["\n\n"] * 4
+    assert [token.stop_reason for token in tokens] == [None, None, None, "length"]
+
+
+def test_the_blank_line_of_an_ignored_end_of_text_can_be_a_stop_text() -> None:
+    config = SampleConfig(seed=0, temperature=0, ignore_eos=True, stop=("\n\n",))
+    (token,) = generate_with_toy(config, decoder=Constant([9, 0, 1]))[0]
+    assert (token.text, token.stop_reason) == ("", "stop")
 
 
 def test_the_newest_half_is_read_again_when_the_context_is_full() -> None:

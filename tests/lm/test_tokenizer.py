@@ -16,7 +16,14 @@ from tests.lm.corpus import CORPUS, TOKENIZER
 from tinygpt.config import TokenizerConfig
 from tinygpt.errors import InputError
 from tinygpt.lm import tokenizer as module
-from tinygpt.lm.tokenizer import ALPHABET, BYTE_OF, END_OF_TEXT, MAX_TOKEN_BYTES, Tokenizer
+from tinygpt.lm.tokenizer import (
+    ALPHABET,
+    BYTE_OF,
+    END_OF_TEXT,
+    MAX_TOKEN_BYTES,
+    Tokenizer,
+    auto_vocab_size,
+)
 
 # Every character, with a weight on what GPT-2's pattern and our end-of-text token treat specially
 SPECIAL = " \n\t'sdlt<|>\u00a0\u0300\u200d"
@@ -100,6 +107,32 @@ def test_a_batch_encodes_as_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- training
+
+
+@pytest.mark.parametrize(
+    ("train_bytes", "expected"),
+    [
+        (0, 320),
+        (3_000, 320),
+        (6 * 2_048 - 1, 320),
+        (6 * 2_048, 384),
+        (24_700, 768),  # a poem of 26 kB
+        (95_000, 2_944),
+        (125 * 2_048 - 1, 7_936),
+        (125 * 2_048, 8_000),
+        (1_059_624, 8_000),  # Shakespeare
+        (5_400_000, 8_000),  # 7,000 stories: the vocabulary of the reference architecture
+    ],
+)
+def test_an_automatic_vocabulary_has_64_entries_for_2_kib_of_text(
+    train_bytes: int, expected: int
+) -> None:
+    assert auto_vocab_size(train_bytes) == expected
+
+
+def test_an_automatic_vocabulary_must_be_a_number_before_it_is_learned() -> None:
+    with pytest.raises(ValueError, match="vocab_size = auto is no number of entries"):
+        Tokenizer.train(CORPUS, TokenizerConfig(vocab_size="auto"))
 
 
 @pytest.mark.parametrize("vocab_size", [257, 258, 300])

@@ -11,7 +11,14 @@ from tests.lm.models import V, each_variant
 from tinygpt.config import ModelConfig
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.lm.model import GPT
-from tinygpt.lm.weights import MAX_HEADER, dump, load_into, parameter_shapes, read_arrays
+from tinygpt.lm.weights import (
+    MAX_HEADER,
+    dump,
+    load_into,
+    parameter_shapes,
+    read_arrays,
+    read_config,
+)
 
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 NO_BYTES = {"dtype": "F32", "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}
@@ -89,3 +96,20 @@ def test_an_array_that_the_model_does_not_have_is_refused() -> None:
 def test_the_parameter_shapes_are_those_of_the_model(config: ModelConfig) -> None:
     expected = {name: tuple(p.shape) for name, p in GPT(config, V).named_parameters()}
     assert parameter_shapes(config, V) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ({"initialisation": "gpt2"}, "`model.initialisation`: extra inputs are not permitted"),
+        ({"d_model": 10, "n_heads": 3}, "`model`: "),
+    ],
+)
+def test_the_config_of_another_version_is_refused_in_one_line(
+    model: dict[str, object], problem: str
+) -> None:
+    data = json.dumps({"model": model, "vocab_size": 300}).encode()
+    with pytest.raises(CorruptArtifactError) as caught:
+        read_config(data)
+    assert caught.value.message.startswith(f"not a model's config.json: {problem}")
+    assert "\n" not in caught.value.message

@@ -14,7 +14,6 @@ import pytest
 from tests.helpers import STORIES, Inputs, prepare, run_training, with_settings
 from tinygpt.config import Config
 from tinygpt.errors import StoppedEarly
-from tinygpt.lm.dataset import is_validation
 from tinygpt.progress import Limits
 from tinygpt.runs import training_run
 from tinygpt.runs.training_run import Progress, TrainingRun
@@ -32,7 +31,7 @@ def recipe(tiny_config: Config, optimizer: str) -> Config:
     """
     return with_settings(
         tiny_config,
-        dataset={"val_fraction": 0.25},
+        dataset={"val_fraction": 0.25, "holdout": "end"},
         model={"dropout": 0.2},
         train={
             "max_steps": STEPS,
@@ -53,9 +52,9 @@ def prepare_data(root: Path, config: Config) -> tuple[Store, Inputs]:
 
     So the validation loss rises again, and the best weights are not the last.
     """
-    unlike = [f"ZORBS GREW {number} WUGS!" for number in range(160)]
-    held_out = [text for text in unlike if is_validation(text, config.dataset.val_fraction)]
-    return prepare(root, config, [*STORIES, *held_out])
+    size = sum(map(len, STORIES)) // 3  # a quarter of all
+    unlike = [f"ZORBS GREW {number:03d} WUGS!" for number in range(size // 20)]
+    return prepare(root, config, [*STORIES, *unlike])
 
 
 def train_straight(root: Path, config: Config) -> Artifact:

@@ -8,7 +8,7 @@ import pytest
 
 from tinygpt.config import Config, DataConfig
 from tinygpt.corpus import builtin, fingerprint, read_documents
-from tinygpt.errors import InputError
+from tinygpt.errors import ConfigError, InputError
 from tinygpt.pipeline import STAGES, Outcome, execute
 from tinygpt.progress import Reporter, SilentReporter
 from tinygpt.stages import corpus
@@ -56,12 +56,44 @@ def test_the_artifact_holds_the_documents_and_describes_them(tmp_path):
     assert artifact.read_json("summary.json")["rows"] == [
         ["source", "1 file"],
         ["documents", "2"],
+        ["length", "shortest 5, median 5, longest 10 characters"],
         ["text", "16 bytes"],
         ["empty", "1 dropped"],
     ]
     source = str(tmp_path / "a.jsonl")
     assert artifact.manifest.provenance["source"] == source
     assert artifact.manifest.provenance["fingerprint"] == fingerprint(DataConfig(source=source))
+
+
+def test_the_result_says_how_a_text_is_divided(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"Speech {n:03d}." for n in range(120)))
+    artifact = make(tmp_path / "store", tmp_path / "a.txt").artifact
+    assert artifact.read_json("meta.json") == {
+        "documents": 120,
+        "bytes": 120 * 11,
+        "empty": 0,
+        "unit": "paragraph",
+        "source": {"kind": "files", "files": 1},
+    }
+    assert artifact.read_json("summary.json")["rows"] == [
+        ["source", "1 file"],
+        ["documents", "120"],
+        ["separated", "blank lines separate documents"],
+        ["length", "shortest 11, median 11, longest 11 characters"],
+        ["text", "1,320 bytes"],
+    ]
+    as_one = make(tmp_path / "store", tmp_path / "a.txt", separator="file").artifact
+    assert documents_of(as_one) == [(tmp_path / "a.txt").read_text()]
+
+
+@pytest.mark.parametrize("source", ["a.jsonl", "a.csv", "a*", "builtin", f"org/name@{'0' * 40}"])
+def test_a_separator_is_refused_where_every_document_is_a_record(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "Once."}')
+    (tmp_path / "a.csv").write_text("text\nOnce.\n")
+    with pytest.raises(ConfigError, match="where each record is a document"):
+        make(tmp_path / "store", source, separator="lines")
+    assert Store(tmp_path / "store").list("corpus") == []
 
 
 def test_equal_texts_give_the_same_artifact_wherever_the_files_are(tmp_path):

@@ -6,10 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from tests.helpers import Inputs, prepare, run_stage, run_training, with_settings
+from tests.helpers import (
+    STORIES,
+    WORSENING,
+    Inputs,
+    prepare,
+    run_stage,
+    run_training,
+    with_settings,
+)
+from tinygpt.analysis.generation_metrics import generation_metrics
+from tinygpt.analysis.ngrams import ngram_losses
 from tinygpt.config import Config
-from tinygpt.errors import InputError
+from tinygpt.config.tables import EvalConfig
+from tinygpt.errors import ConfigError, InputError
 from tinygpt.lm import weights
 from tinygpt.lm.dataset import document_spans
 from tinygpt.lm.evaluation import mean_loss
@@ -17,7 +29,7 @@ from tinygpt.lm.init import init_weights
 from tinygpt.lm.model import GPT
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.stages import eval as stage
-from tinygpt.stages.eval import encode_text, generation_quality
+from tinygpt.stages.eval import encode, generation_quality
 from tinygpt.store import Artifact, Store
 
 Trained = tuple[Store, Inputs]
@@ -85,6 +97,57 @@ def test_the_last_evaluation_of_training_has_the_same_loss(
     assert evaluation["loss"] == last["val_loss"]
 
 
+@pytest.fixture(scope="module")
+def worsening(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Trained:
+    """A run whose last weights are worse than its best."""
+    config = with_settings(tiny_config, train=WORSENING)
+    store, inputs = prepare(tmp_path_factory.mktemp("worsening"), config)
+    return store, {**inputs, "train": run_training(store, inputs, config).artifact}
+
+
+@pytest.mark.parametrize(("which", "expected"), [("auto", "best"), ("best", "best"), ("last",) * 2])
+def test_best_and_last_weights_are_both_evaluated(
+    worsening: Trained, tiny_config: Config, which: str, expected: str
+) -> None:
+    artifact = evaluate(worsening, tiny_config, weights=which, baselines=False, num_samples=None)
+    rows = [row for row in worsening[1]["train"].read_rows("metrics.jsonl") if "best" in row]
+    best = min(rows, key=lambda row: row["val_loss"])
+    losses = {"best": (best["step"], best["val_loss"]), "last": (12, rows[-1]["val_loss"])}
+    evaluation = artifact.read_json("eval.json")
+    other = evaluation["other_weights"]
+    assert evaluation["weights"] == expected
+    assert {evaluation["weights"], other["weights"]} == {"best", "last"}
+    for score in (evaluation, other):
+        assert (score["step"], score["loss"]) == losses[score["weights"]]
+    bits = other["loss"] * evaluation["tokens"] / math.log(2)
+    assert other["bits_per_byte"] == pytest.approx(bits / evaluation["bytes"])
+    table = dict(artifact.read_json("summary.json")["rows"])
+    chosen = "chosen on this split"
+    assert (chosen in table["weights"]) == (expected == "best")
+    (label,) = {"best weights", "last weights"} & set(table)
+    assert (chosen in table[label]) == (expected == "last")
+
+
+def test_the_best_weights_were_not_chosen_on_a_text_that_is_given(
+    worsening: Trained, tiny_config: Config, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Tom saw a cat. Tom was sad.")
+    artifact = evaluate(worsening, tiny_config, text=str(text), num_samples=None)
+    table = dict(artifact.read_json("summary.json")["rows"])
+    assert table["weights"].endswith("chosen on the validation split")
+
+
+def test_weights_that_are_best_and_last_are_evaluated_once(
+    trained: Trained, tiny_config: Config
+) -> None:
+    artifact = evaluate(trained, tiny_config, baselines=False, num_samples=None)
+    assert artifact.read_json("eval.json")["other_weights"] is None
+    table = dict(artifact.read_json("summary.json")["rows"])
+    assert table["weights"] == "last, of step 4"
+    assert not {"best weights", "last weights"} & set(table)
+
+
 def test_the_summary_names_the_evaluated_text_the_baselines_and_the_label(
     trained: Trained, tiny_config: Config
 ) -> None:
@@ -94,6 +157,73 @@ def test_the_summary_names_the_evaluated_text_the_baselines_and_the_label(
     expected = {"perplexity", "bits per byte", "perplexity of trigram", "perplexity of untrained"}
     assert expected <= set(rows)
     assert rows["note"] == LABEL
+
+
+def test_the_test_split_is_evaluated_with_its_own_baselines_and_documents(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    config = with_settings(tiny_config, dataset={"val_fraction": 0.1, "test_fraction": 0.2})
+    store, inputs = prepare(tmp_path, config)
+    inputs = {**inputs, "train": run_training(store, inputs, config).artifact}
+    on = {
+        split: evaluate((store, inputs), config, split=split, num_samples=8).read_json("eval.json")
+        for split in ("val", "test")
+    }
+    train = inputs["train"]
+    model = weights.read_model(train.read("config.json"), train.read("model.safetensors"))
+    tokenizer = tokenizer_of(inputs)
+    for split, evaluation in on.items():
+        tokens = tokens_of(inputs, split)
+        assert evaluation["loss"] == mean_loss(model, tokens)
+        trigram = ngram_losses(tokens_of(inputs, "train"), tokens, tokenizer.vocab_size)["trigram"]
+        assert evaluation["baselines"]["trigram"]["loss"] == trigram
+        expected = stage.beginnings(tokens, tokenizer, 8)
+        texts = [tokenizer.decode(token_ids) for token_ids in expected]
+        distinct = generation_metrics(texts, ended=[True] * 8, copied=[0] * 8, unseen=set())[
+            "distinct_1"
+        ].value
+        measured = evaluation["generation_metrics"]["validation"]["distinct_1"]["value"]
+        assert measured == distinct
+    assert on["val"]["judged"] == "validation split"
+    assert on["test"]["judged"] == "test split"
+    assert on["test"]["documents"] == 30
+    assert on["val"]["loss"] != on["test"]["loss"]
+
+
+def test_a_test_split_that_was_not_held_out_is_refused_before_anything_is_computed(
+    trained: Trained, tiny_config: Config
+) -> None:
+    with pytest.raises(ConfigError, match=r"`eval\.split` = test, but no test split") as caught:
+        evaluate(trained, tiny_config, split="test")
+    assert caught.value.exit_code == 2
+    assert caught.value.hint == (
+        "`tinygpt run --until eval --set dataset.test_fraction=0.05 --set eval.split=test` trains "
+        "one that has not seen it"
+    )
+
+
+def test_one_evaluation_judges_a_text_or_the_test_split_not_both() -> None:
+    with pytest.raises(ValidationError, match="are both set; leave one of them out"):
+        EvalConfig(text="my.txt", split="test")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "expected"),
+    [
+        ([10, 300, 20], 3, [10, 256, 20]),
+        ([10, 300, 20], 2, [10, 256]),
+        ([1_000], 64, [256, 256, 256]),  # one text is compared piece by piece
+        ([1_000], 2, [256, 256]),
+        ([10, 512, 20], 64, [10, 256, 256, 20]),
+        ([5], 64, [5]),
+    ],
+)
+def test_held_out_documents_are_compared_or_pieces_of_few_long_ones(
+    lengths: list[int], count: int, expected: list[int], tiny_config: Config
+) -> None:
+    tokens = np.concatenate([[7] * (length - 1) + [0] for length in lengths])
+    texts = stage.beginnings(tokens, Tokenizer.train([], tiny_config.tokenizer), count)
+    assert [len(text) for text in texts] == expected
 
 
 def test_a_text_is_evaluated_instead_of_the_validation_split(
@@ -115,10 +245,10 @@ def test_a_text_is_evaluated_instead_of_the_validation_split(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is empty"),
-        (b" \n<|endoftext|>\n\n", "is empty"),
-        (b"a \xff b", "not UTF-8 at byte 2"),
-        (None, "cannot read"),
+        (b"", "contains no text"),
+        (b" \n<|endoftext|>\n\n", "contains no text"),
+        (b"a \xff b", "line 1: not UTF-8"),
+        (None, "does not exist"),
     ],
 )
 def test_a_text_that_cannot_be_evaluated_is_an_input_error(
@@ -131,12 +261,49 @@ def test_a_text_that_cannot_be_evaluated_is_an_input_error(
         evaluate(trained, tiny_config, text=str(text))
 
 
-def test_only_whole_lines_separate_the_documents_of_a_text(tiny_config: Config) -> None:
+def test_each_document_of_a_text_ends_with_the_end_of_text_token(tiny_config: Config) -> None:
     tokenizer = Tokenizer.train([], tiny_config.tokenizer)
-    one = "It says <|endoftext|> in the middle."
-    assert encode_text(one, tokenizer).tolist() == [*tokenizer.encode(one), 0]
-    two = encode_text("a\n\n <|endoftext|> \n\nb\n<|endoftext|>", tokenizer)
-    assert two.tolist() == [*tokenizer.encode("a"), 0, *tokenizer.encode("b"), 0]
+    token_ids = encode(["a ", "\nb"], tokenizer).tolist()
+    assert token_ids == [*tokenizer.encode("a "), 0, *tokenizer.encode("\nb"), 0]
+
+
+FORMS_OF_A_TEXT = {
+    "marked.txt": "".join(f"{story}\n<|endoftext|>\n" for story in STORIES),
+    "blank.txt": "\n\n".join(STORIES) + "\n",
+    "records.jsonl": "".join(json.dumps({"text": story}) + "\n" for story in STORIES),
+    "table.csv": "n;text\r\n" + "".join(f'1;"{story}"\r\n' for story in STORIES),
+}
+"""The same documents; the model was trained on documents of their own."""
+
+
+def test_the_same_documents_give_the_same_loss_in_every_format(
+    trained: Trained, tiny_config: Config, tmp_path: Path
+) -> None:
+    losses = set()
+    for name, text in FORMS_OF_A_TEXT.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        evaluation = evaluate(trained, tiny_config, text=str(tmp_path / name), num_samples=None)
+        record = evaluation.read_json("eval.json")
+        losses.add((record["loss"], record["bytes"], record["documents"]))
+    assert len(losses) == 1
+    assert losses.pop()[2] == len(STORIES)
+
+
+def test_bytes_between_the_documents_of_a_text_are_stored_and_shown(
+    trained: Trained, tiny_config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\n\nA cat.\r\n<|endoftext|>\r\nA dog.<|endoftext|>\n")
+    artifact = evaluate(trained, tiny_config, text=str(tmp_path / "a.txt"), num_samples=None)
+    record = artifact.read_json("eval.json")
+    assert record["text"] == "1 file: `<|endoftext|>` separates documents"
+    assert record["left_out"] == len("\n\n\n<|endoftext|>\n<|endoftext|>\n")
+    rows = dict(artifact.read_json("summary.json")["rows"])
+    assert rows["text"] == record["text"]
+    assert rows["left out"] == "31 bytes between documents"
+
+
+def test_a_validation_split_has_no_bytes_left_out(trained: Trained, tiny_config: Config) -> None:
+    assert "left_out" not in evaluate(trained, tiny_config).read_json("eval.json")
 
 
 def test_generation_metrics_are_measured_on_generated_and_on_as_many_validation_texts(

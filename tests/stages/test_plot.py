@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import (
+    WORSENING,
     Inputs,
     Notes,
     prepare,
@@ -176,6 +177,24 @@ def test_a_text_longer_than_the_context_is_cut_with_a_note(trained: Trained):
     assert result_table(artifact)["text"] == "16 tokens"
     assert reporter.notes
     assert reporter.notes[0].endswith("the first 16 are drawn")
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("unrendered")
+def test_the_best_weights_are_drawn_where_the_last_are_worse(tmp_path: Path, tiny_config: Config):
+    train = {**WORSENING, "snapshots": 4}
+    trained = train_and_evaluate(tmp_path, with_settings(tiny_config, train=train))
+    metrics = trained[1]["train"].read_rows("metrics.jsonl")
+    best = max(row["step"] for row in metrics if row.get("best"))
+    assert best < 12
+    reporter = Notes()
+    artifact = draw(trained, reporter)
+    steps = {int(row["step"]) for row in rows(artifact, "attention_heatmaps/heads.csv")}
+    assert steps == {step for step in (0, 1, 2, 5, 12) if step < best} | {best}
+    assert result_table(artifact)["weights"] == f"of step {best}"
+    assert f"validation was best at step {best}; those weights are used" in reporter.notes
+    last = draw(trained, weights="last")
+    assert result_table(last)["weights"] == "of step 12"
 
 
 def test_an_empty_text_is_refused(trained: Trained):

@@ -35,9 +35,13 @@ def model_files(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dict[
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() == 2 else 1)
-    config = {"model": SHAPE.model_dump(), "vocab_size": model.vocab_size}
+    config = {"model": SHAPE.model_dump(), "vocab_size": model.vocab_size, "step": 3}
+    data = dump(model_tensors(model))
+    evaluation = {"kind": "eval", "step": 3, "val_loss": 5.0, "best": True}
     return {
-        "model.safetensors": dump(model_tensors(model)),
+        "model.safetensors": data,
+        "best/model.safetensors": data,
+        "metrics.jsonl": json.dumps(evaluation).encode(),
         "config.json": json.dumps(config).encode(),
         "tokenizer.json": tokenizer.to_bytes(),
     }
@@ -98,11 +102,14 @@ def test_the_text_shown_is_the_text_stored(
         "seed",
         "model",
         "tokenizer",
+        "weights",
+        "step",
         "decoder",
     }
     assert sample["model"] == inputs["train"].digest
     assert sample["tokenizer"] == inputs["tokenize"].digest
     assert (sample["seed"], sample["sample"], sample["decoder"]) == (7, 0, "numpy")
+    assert (sample["weights"], sample["step"]) == ("last", 3)
 
 
 def test_the_summary_says_how_the_samples_ended(store: Store, inputs: Inputs) -> None:

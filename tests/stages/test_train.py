@@ -13,13 +13,16 @@ import torch
 
 from tests.helpers import Notes, prepare, run_training, with_settings
 from tinygpt.config import Config, TrainConfig
-from tinygpt.errors import DivergedError, InputError, Interrupted, StoppedEarly
+from tinygpt.errors import ConfigError, DivergedError, InputError, Interrupted, StoppedEarly
 from tinygpt.lm import training as lm_training
 from tinygpt.lm import weights
 from tinygpt.lm.fast.precision import Precision
 from tinygpt.progress import Limits
 from tinygpt.runs import training_run
+from tinygpt.runs.memory import available_memory
+from tinygpt.runs.pace import Seconds, measure_seconds
 from tinygpt.runs.training_run import is_evaluation_step, snapshot_steps
+from tinygpt.stages import train as stage
 from tinygpt.store import Artifact
 from tinygpt.ui import Screen
 
@@ -299,15 +302,97 @@ def test_the_costs_are_noted_before_training(tmp_path: Path, config: Config):
         number for number, note in enumerate(reporter.notes) if note.startswith("step 1:")
     )
     before = reporter.notes[:first_evaluation]
-    assert any(note.startswith("parameters ") for note in before)
+    for beginning in ("memory ", "parameters ", "arithmetic ", "data ", "time "):
+        assert sum(note.startswith(beginning) for note in before) == 1, beginning
     assert any("passes over the training text" in note for note in before)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "runtime"),
+    [
+        ({"context_length": 65_536, "d_model": 16_384, "n_layers": 256, "n_heads": 256}, {}, {}),
+        ({"context_length": 65_536}, {"batch_size": 512}, {}),
+        ({"d_ff": 131_072, "n_layers": 256, "d_model": 4_096}, {}, {"compile": True}),
+        ({}, {"batch_size": 65_536, "grad_accum_steps": 65_536}, {}),
+    ],
+)
+def test_more_memory_than_there_is_is_refused_before_any_of_it_is_allocated(
+    tmp_path: Path, config: Config, monkeypatch, model, train, runtime
+):
+    model = {"d_model": 2048, "d_ff": 8192, "n_layers": 64, **model}
+    large = with_settings(config, model=model, train=train, runtime=runtime)
+    store, inputs = prepare(tmp_path, config)
+    monkeypatch.setattr(stage, "TrainingRun", None)  # it cannot be made
+    there = available_memory()
+    with pytest.raises(ConfigError, match="training needs about .* of memory, and there are"):
+        run_training(store, inputs, large)
+    assert available_memory() > 0.9 * there
+    assert not store.unfinished_runs()
+
+
+def test_measuring_the_pace_leaves_no_trace_in_the_run(tmp_path: Path, config: Config):
+    _, inputs = prepare(tmp_path, config)
+    measured = training_run.TrainingRun(config, inputs)
+    seconds = measure_seconds(measured)
+    assert seconds.step > 0
+    assert seconds.evaluation > 0
+    fresh = training_run.TrainingRun(config, inputs)
+    assert measured.files() == fresh.files()
+    assert all(p.grad is None for p in measured.state.parameters.values())
+
+
+def test_more_passes_than_a_text_bears_are_a_warning_with_the_steps_that_fit(
+    tmp_path: Path, config: Config
+):
+    store, inputs = prepare(tmp_path, config)
+    tokens = inputs["build-dataset"].read_json("meta.json")["train"]["tokens"]
+    tokens_per_step = 2 * 2 * 16
+    bears = math.floor(5 * tokens / tokens_per_step)
+
+    def warnings(max_steps: int) -> list[str]:
+        reporter = Notes()
+        stage.report_passes(tokens_per_step, tokens, max_steps, reporter)
+        return [note for note in reporter.notes if note.startswith("warning: ")]
+
+    assert warnings(bears) == []
+    (warning,) = warnings(bears + 1)
+    assert f"`--max-steps {bears}` " in warning
+    assert "more than about 5 passes" in warning
+    assert warnings(12) == []
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"weight_decay": 1e10},
+        {"learning_rate": 1e5, "max_steps": 1},
+        {"learning_rate": 1e300},
+        {"weight_decay": 1e300},
+        {"optimizer": "muon", "muon_learning_rate": 1e300, "max_steps": 1},
+        {"optimizer": "muon", "muon_weight_decay": 1e300},
+        {"optimizer": "muon", "weight_decay": 1e10},
+    ],
+)
+@pytest.mark.parametrize("sample_tokens", [0, 8])
+def test_weights_that_predict_nothing_end_the_run_and_are_not_stored(
+    tmp_path: Path, config: Config, train: dict[str, object], sample_tokens: int
+):
+    always = {"sample_tokens": sample_tokens, "warmup_steps": None}
+    reckless = with_settings(config, train=always | train, runtime={"checkpoint_every": 1})
+    store, inputs = prepare(tmp_path, reckless)
+    with pytest.raises(DivergedError) as caught:
+        run_training(store, inputs, reckless)
+    assert caught.value.exit_code == 5
+    assert "training diverged" in caught.value.message
+    assert "learning_rate" in str(caught.value.hint)
+    assert store.list("train") == []
 
 
 def test_before_a_long_run_a_command_that_ends_sooner_is_named(
     tmp_path: Path, config: Config, monkeypatch
 ):
-    measured = "tinygpt.stages.train.measured_seconds_per_step"
-    monkeypatch.setattr(measured, lambda training: 3600.0)
+    seconds = Seconds(step=3600.0, evaluation=0.0)
+    monkeypatch.setattr(stage, "measure_seconds", lambda training: seconds)
     reporter = Notes()
     run_training(*prepare(tmp_path, config), config, reporter=reporter)
     text = "\n".join(reporter.notes)

@@ -40,7 +40,10 @@ def assert_damage_is_found(corpus: Artifact, file: str, case: object = None) -> 
         check(store, corpus)
     assert f"corpus/{corpus.id}" in caught.value.message, case
     assert file in caught.value.message, case
-    assert caught.value.hint == "rebuild it with `tinygpt run --until corpus --force`", case
+    assert caught.value.hint == (
+        "`tinygpt artifacts verify --repair` removes it, and "
+        "`tinygpt run --until corpus --force` makes it again"
+    ), case
     assert [fault.culprit for fault in upkeep.verify(store)] == [corpus.folder], case
 
 

@@ -331,9 +331,9 @@ def test_control_without_hashes_a_half_written_file_would_be_read(
 ) -> None:
     run_all(tmp_path / "store")
     (artifact,) = Store(tmp_path / "store").list("train")
-    overwrite(artifact.path("model.bin"), bytes(32))
+    overwrite(artifact.path("model.safetensors"), bytes(32))
     with pytest.raises(ArtifactError):
-        artifact.read("model.bin")
-    recorded_hash = artifact.manifest.files["model.bin"]["sha256"]
+        artifact.read("model.safetensors")
+    recorded_hash = artifact.manifest.files["model.safetensors"]["sha256"]
     monkeypatch.setattr("tinygpt.store.artifact.hash_bytes", lambda data: recorded_hash)
-    assert artifact.read("model.bin") == bytes(32)
+    assert artifact.read("model.safetensors") == bytes(32)

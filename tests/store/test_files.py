@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.store.workload import run_all
+from tests.store.workload import FailAt, run_all, watched
 from tinygpt.errors import StorageError
 from tinygpt.hashing import Key, hash_bytes, hash_json
 from tinygpt.store import ArtifactWriter, Store, files, upkeep
@@ -221,6 +221,20 @@ def test_latest_holds_copies_of_the_last_results_only(store: Store) -> None:
     store.put_latest({"plots/a.png": b"1", "story.txt": b"2"})
     latest = store.put_latest({"story.txt": b"3"})
     assert tree(latest) == {str(latest / "story.txt"): b"3"}
+    assert files.entries(store.partial) == []
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC])
+def test_copies_that_cannot_be_written_leave_the_old_ones_whole(store: Store, error: int) -> None:
+    latest = store.put_latest({"story.txt": b"1", "a/b.png": b"2"})
+    before = tree(latest)
+    for number in range(1, 17):  # the last one renames the new folder
+        hook = FailAt(number, error)
+        with watched(hook), pytest.raises(StorageError):
+            store.put_latest({"story.txt": b"3", "c/d.png": b"4"})
+        assert tree(latest) == before, number
+    assert hook.failed_kind == "rename"
+    assert files.entries(store.partial) == []
     assert store.list() == []
     assert upkeep.verify(store) == []
 

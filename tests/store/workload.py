@@ -50,7 +50,8 @@ def run_train(
         run.save(step, {"deep/state.bin": state, "config.json": b"{}"}, keep=1)
     for step in range(1, STEPS + 1):
         out.bytes(f"snapshots/{step}", run.read_side_file(f"snapshot-{step}"))
-    out.bytes("model.bin", state)
+    out.bytes("model.safetensors", state)
+    out.bytes("tokenizer.json", inputs["tokenize"].read("data.bin"))
 
 
 def run_one(

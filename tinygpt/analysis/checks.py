@@ -211,7 +211,7 @@ def tokenizer_gives_text_back(tokenizer: Tokenizer, texts: Iterable[str]) -> Che
 
 
 def no_document_in_both_splits(train: Tokens, validation: Tokens, end_of_text: int) -> Check:
-    """No validation document is, token for token, a training document."""
+    """No validation document is, token for token, a training document, if they are not cut."""
     trained_on = {train[a:b].tobytes() for a, b in document_spans(train, end_of_text)}
     spans = document_spans(validation, end_of_text)
     shared = sum(validation[a:b].tobytes() in trained_on for a, b in spans)

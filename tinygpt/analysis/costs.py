@@ -3,8 +3,11 @@
 from typing import NamedTuple
 
 from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.lm.evaluation import LOGITS, TOKENS, WINDOWS
+from tinygpt.lm.fast.attention import ROWS
+from tinygpt.lm.fast.cross_entropy import CHUNK_LOGITS
 
-FLOAT_BYTES = 4  # fp32
+PROCESS = 340 * 2**20  # bytes of Python with torch and the kernels that training loads
 
 
 class Costs(NamedTuple):
@@ -15,15 +18,12 @@ class Costs(NamedTuple):
         block_parameters: all blocks, and the last LayerNorm.
         flops_per_token: of training, forward and backward; nothing recomputed is counted.
         tokens_per_step: of the global batch.
-        memory_bytes: estimate for weights, gradients, optimizer state and the activations of one
-            micro-batch.
     """
 
     embedding_parameters: int
     block_parameters: int
     flops_per_token: int
     tokens_per_step: int
-    memory_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -32,7 +32,7 @@ class Costs(NamedTuple):
 
 
 def costs(model: ModelConfig, train: TrainConfig, vocab_size: int) -> Costs:
-    """Count parameters, operations and memory.
+    """Count parameters and operations.
 
     Training takes 6 operations per matrix parameter and token (Kaplan et al. 2020, §2.1), plus
     causal attention.
@@ -57,14 +57,63 @@ def costs(model: ModelConfig, train: TrainConfig, vocab_size: int) -> Costs:
 
     # Scores and weighted values over T / 2 earlier positions on average: 2 C T; twice that backward
     attention = L * 6 * C * T
-    activations = L * (14 * C + 3 * F) + 4 * C  # per token, kept for the backward pass
-    values_per_parameter = 4  # weight, gradient, two optimizer moments
-    tokens_per_micro_batch = train.batch_size * T
-    floats = values_per_parameter * (embeddings + blocks) + tokens_per_micro_batch * activations
     return Costs(
         embedding_parameters=embeddings,
         block_parameters=blocks,
         flops_per_token=6 * (matrices + lm_head) + attention,
-        tokens_per_step=tokens_per_micro_batch * train.grad_accum_steps,
-        memory_bytes=FLOAT_BYTES * floats,
+        tokens_per_step=train.batch_size * train.grad_accum_steps * T,
     )
+
+
+def peak_memory(
+    model: ModelConfig, train: TrainConfig, vocab_size: int, precision: str, processes: int = 1
+) -> int:
+    """Bytes that training takes at its peak on a CPU, in each of the processes that share it.
+
+    Computed from shapes; the factors without a reason of their own were fitted to measured peaks
+    (docs/performance.md).
+
+    Args:
+        model, train, vocab_size: see costs.
+        precision: of the matrix products, "fp32" or "bf16".
+        processes: that share each step.
+    """
+    C, F, T, L = model.d_model, model.d_ff, model.context_length, model.n_layers
+    element = 2 if precision == "bf16" else 4
+    sequences = min(train.batch_size, train.batch_size * train.grad_accum_steps // processes)
+    tokens = sequences * T  # of a micro-batch
+
+    cost = costs(model, train, vocab_size)
+    matrices = L * (4 * C * C + 2 * C * F)
+    moments = 2 * cost.parameters - (matrices if train.optimizer == "muon" else 0)
+    # Gradients, and weights: in use, in the copy that shows the pace, best and last as bytes. What
+    # the optimizer keeps is written as bytes, too. Three gradients of the embeddings are added up
+    weights = 4 * (5 * cost.parameters + 2 * moments + 3 * vocab_size * C)
+
+    # Kept of a token in each layer: the residual stream twice, in fp32; the factors of all products
+    attended = model.n_heads * (T + ROWS) // 2
+    kept = 8 * C + (7 * C + 2 * F + attended) * element
+    squares = L + element  # of T x T: the causal masks
+    if model.dropout:
+        kept += 2 * attended + 4 * C  # masks of two bytes
+        squares += 2 * model.n_heads
+    activations = int((L + 1.4) * kept * tokens)
+    if train.loss == "plain":
+        logits = (element + 12) * tokens * vocab_size
+    else:
+        logits = 2 * element * min(tokens * vocab_size, CHUNK_LOGITS)
+    evaluated = min(WINDOWS, max(1, TOKENS // T)) * T
+    evaluation = 4 * (2 * F + 8 * C) * evaluated + 12 * LOGITS
+    return PROCESS + weights + squares * T * T + max(activations + logits, evaluation)
+
+
+def useful_passes(tokens: int) -> int:
+    """How often training may read a text before validation gets worse, as far as was measured.
+
+    With preset laptop, validation improved up to 13 passes over 1.4 M tokens of stories, and up to
+    5 over Shakespeare, whole (0.3 M) or a quarter of it (docs/notebook.md).
+
+    Args:
+        tokens: of the training text.
+    """
+    return 13 if tokens >= 1_000_000 else 5

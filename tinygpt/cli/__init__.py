@@ -1,72 +1,55 @@
-"""The command line. Only the standard library and typer are imported before a command runs."""
+"""The command line. Importing it takes no time; signals are caught before the commands load."""
 
 import os
 import sys
-from functools import partial
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from tinygpt import __version__
-from tinygpt.cli import artifacts, compare, config, doctor, replay, run, stages
-from tinygpt.cli.commands import Command, Commands
-from tinygpt.cli.failures import exit_code
-from tinygpt.cli.options import Call
-
-app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+from tinygpt.cli.signals import Signals, ignore_at_exit
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"tinygpt {__version__}")
-        raise typer.Exit
+def invoke(arguments: list[str], signals: Signals | None = None) -> int:
+    """Run one command line; its exit code.
 
+    Args:
+        arguments: what was typed after the program's name.
+        signals: what a signal does meanwhile.
+    """
+    from tinygpt.cli.failures import exit_code
 
-Version = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-]
-
-
-@app.callback()
-def _root(version: Version = False) -> None:
-    """Train a small GPT from scratch on your own machine, and see what it learned."""
-
-
-COMMANDS = {
-    "run": run.run,
-    "init": config.init,
-    "tokenize": stages.tokenize,
-    "build-dataset": stages.build_dataset,
-    "train": stages.train,
-    "eval": stages.evaluate,
-    "sample": stages.sample,
-    "plot": stages.plot,
-    "compare": compare.compare,
-    "replay": replay.replay,
-    "doctor": doctor.doctor,
-}
-for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(command)
-app.add_typer(config.app, name="config")
-app.add_typer(artifacts.app, name="artifacts")
-
-
-def invoke(arguments: list[str]) -> int:
-    """Run one command line; its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A terminal that cannot show a character gets its number, not an error
             stream.reconfigure(errors="backslashreplace")
-    call = Call(arguments)
-    typer_main = typer.main.get_command(app).main
-    run_command = partial(
-        typer_main, arguments, prog_name="tinygpt", standalone_mode=False, obj=call
-    )
-    return exit_code(run_command, arguments, call.signals, call.rephrase)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    signals = Signals() if signals is None else signals
+    call: Any = None
+
+    def run() -> object:
+        import typer.main
+
+        from tinygpt.cli.app import app
+        from tinygpt.cli.options import Call
+
+        nonlocal call
+        call = Call(arguments, signals)
+        command = typer.main.get_command(app)
+        return command.main(arguments, prog_name="tinygpt", standalone_mode=False, obj=call)
+
+    def rephrase(text: str) -> str:
+        return text if call is None else call.rephrase(text)
+
+    return exit_code(run, arguments, signals, rephrase)
 
 
 def main() -> None:
     """The console script."""
+    signals = Signals()
+    signals.catch()
+    ignore_at_exit()
+    from tinygpt.cli import streams
+
+    streams.replace_missing()
     # GNU OpenMP's threads spin for milliseconds while they wait, and a step takes several times as
     # long when another program uses the cores. A thousand turns cost nothing on a free machine and
     # little on a busy one. Read when torch is loaded.
@@ -74,4 +57,4 @@ def main() -> None:
     if os.name == "nt":
         message = "error: tinygpt needs the file locks of Linux and macOS"
         sys.exit(f"{message}\n\nhint: on Windows, install and run it inside WSL")
-    sys.exit(invoke(sys.argv[1:]))
+    sys.exit(invoke(sys.argv[1:], signals))

@@ -1,6 +1,8 @@
 """`tinygpt artifacts`: what the store contains, how it was made, whether it is intact."""
 
+import sys
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 from tinygpt import ui
 from tinygpt.cli.commands import Command, Commands
 from tinygpt.cli.options import Call, with_options
-from tinygpt.cli.results import artifact_record
+from tinygpt.cli.results import artifact_record, facts, in_words
 from tinygpt.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ SHARED = ("store", "json", "debug")
 StageName = Annotated[
     str | None, typer.Argument(metavar="[STAGE]", help="List only artifacts of this stage.")
 ]
-Repair = Annotated[bool, typer.Option("--repair", help="Move what is damaged to the trash.")]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Restore damaged files, or move them to the trash.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")]
 Remove = Annotated[bool, typer.Option("--remove", help="Remove the pin.")]
 Id = Annotated[
@@ -35,18 +39,26 @@ Id = Annotated[
 @with_options(*SHARED)
 def ls(call: Call, *, stage: StageName = None) -> None:
     """List all artifacts, newest first."""
-    store = call.store()
+    from tinygpt.pipeline import check_stage
+
+    if stage is not None:
+        check_stage(stage)
+    store = _existing_store(call)
     artifacts = store.list(stage)
     records = [
-        {**artifact_record(artifact), "pinned": store.is_pinned(artifact)} for artifact in artifacts
+        {
+            **artifact_record(artifact),
+            **facts(store, artifact),
+            "pinned": store.is_pinned(artifact),
+        }
+        for artifact in artifacts
     ]
     if call.answer(records):
         return
-    for artifact in artifacts:
-        created = artifact.created[:16].replace("T", " ")
-        pinned = "  pinned" if store.is_pinned(artifact) else ""
-        facts = f"{artifact.id}  {created}  {ui.size(artifact.size):>8}{pinned}"
-        ui.say_output(f"{artifact.stage:13}  {facts}")
+    for artifact, record in zip(artifacts, records, strict=True):
+        made = f"{_local_time(artifact)}  {ui.size(artifact.size):>8}"
+        line = f"{artifact.stage:13}  {artifact.id}  {made}  {in_words(record)}"
+        ui.say_output(ui.wrap(ui.escape(line).rstrip(), ui.columns(sys.stdout), indent=4))
     for run in store.unfinished_runs():
         ui.say_note(f"unfinished: {run.stage} {run.key12}, step {run.step:,}")
     total = sum(artifact.size for artifact in artifacts)
@@ -54,13 +66,37 @@ def ls(call: Call, *, stage: StageName = None) -> None:
     ui.say_note(f"{number}, {ui.size(total)} in `{store.root}`")
 
 
+def _existing_store(call: Call) -> "Store":
+    """The store that this command line means, which must be one."""
+    store = call.store()
+    store.check_exists()
+    return store
+
+
+def _local_time(artifact: "Artifact") -> str:
+    """When an artifact was made, by the clock of who reads it."""
+    return f"{datetime.fromisoformat(artifact.created).astimezone():%Y-%m-%d %H:%M}"
+
+
 @with_options(*SHARED)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
+    from tinygpt.store.artifact import MANIFEST, MODEL_FILES, MODEL_STAGE
+
     found = call.store().resolve(artifact)
-    facts = {**artifact_record(found), **found.manifest.model_dump()}
-    if not call.answer(facts):
-        ui.say_output(ui.table(f"{found.stage} {found.id}", list(_rows(facts))))
+    shown = {**artifact_record(found), **found.manifest.model_dump()}
+    needed = [name for name in found.names() if name in MODEL_FILES]
+    if found.stage == MODEL_STAGE:
+        shown |= {"needed": [MANIFEST, *needed], "missing": found.missing()}
+    if call.answer(shown):
+        return
+    if found.stage == MODEL_STAGE:
+        total = sum(found.manifest.files[name]["bytes"] for name in needed)
+        names = ", ".join(shown["needed"])
+        shown["needed"] = f"{names} ({ui.size(total)}): what a copy for `--model FOLDER` takes"
+        shown["missing"] = ", ".join(shown["missing"]) or None
+    shown["created"] = _local_time(found)
+    ui.say_output(ui.table(f"{found.stage} {found.id}", list(_rows(shown))))
 
 
 def _rows(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -112,31 +148,30 @@ def verify(call: Call, *, repair: Repair = False) -> None:
     """Check every byte of every artifact against its hash."""
     from tinygpt.store import upkeep
 
-    store = call.store()
+    store = _existing_store(call)
     if repair:
-        faults = upkeep.repair(store, timeout=LOCK_TIMEOUT, on_wait=ui.say_note)
+        found = upkeep.repair(store, timeout=LOCK_TIMEOUT, on_wait=ui.say_note)
+        left = upkeep.verify(store) if found else []
     else:
-        faults = upkeep.verify(store)
+        left = upkeep.verify(store)
+        found = [(fault, "") for fault in left]
     whole = len(store.list())
     records = [
-        {"kind": fault.kind, "path": str(fault.path), "text": fault.text} for fault in faults
+        {"kind": fault.kind, "path": str(fault.path), "text": fault.text, "done": done}
+        for fault, done in found
     ]
-    call.answer({"artifacts": whole, "faults": records, "repaired": repair})
-    for fault in faults:
-        ui.say_note(fault.text)
-    remaining = [fault for fault in faults if not (repair and fault.culprit)]
-    if remaining:
+    call.answer({"artifacts": whole, "faults": records, "left": len(left), "repaired": repair})
+    for fault, done in found:
+        ui.say_note(f"{fault.text}; {done}" if done else fault.text)
+    if left:
         raise VerificationError(
-            f"{ui.count(len(remaining), 'fault')} in `{store.root}`",
-            hint=None
-            if repair
-            else "`tinygpt artifacts verify --repair` moves what is damaged to the trash",
+            f"{ui.count(len(left), 'fault')} {'left ' if repair else ''}in `{store.root}`",
+            hint="`tinygpt artifacts verify --repair` restores files from equal ones in the store "
+            "and moves what else is damaged to `.trash/`"
+            if any(fault.is_mendable for fault in left)
+            else "copy what is missing from a backup, or train again with `tinygpt train --force`",
         )
-    result = f"{ui.count(whole, 'artifact')} intact"
-    if faults:
-        repaired = ui.count(len(faults), "fault")
-        result += f"; {repaired} repaired, the damaged parts are in `.trash/`"
-    ui.say_note(result)
+    ui.say_note(f"{ui.count(whole, 'artifact')} intact")
 
 
 @with_options(*SHARED)
@@ -144,7 +179,7 @@ def gc(call: Call, *, dry_run: DryRun = False) -> None:
     """Remove old results (never models), the trash and leftovers."""
     from tinygpt.store import upkeep
 
-    store = call.store()
+    store = _existing_store(call)
     others: dict[Path, int] = {}
     if dry_run:
         unneeded = upkeep.garbage(store)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinygpt import ui
+from tinygpt.cli import failures
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import UsageError
 
@@ -53,8 +54,9 @@ def _draw(runs: Mapping[str, "Artifact"], path: Path) -> Path:
     curves = {id_: Curves.from_rows(run.read_rows("metrics.jsonl")) for id_, run in runs.items()}
     with style():
         picture = to_bytes(compared(curves), "png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
+    with failures.naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tinygpt import ui
+from tinygpt.cli import failures
 from tinygpt.cli.commands import Command, Commands
 from tinygpt.cli.options import Call, program, with_options
 from tinygpt.errors import UsageError
@@ -38,18 +39,26 @@ def show(call: Call, *, format: Format = "toml") -> None:
 @with_options("preset", "source", "debug")
 def init(call: Call, *, folder: Folder = Path()) -> None:
     """Write a commented tinygpt.toml; an existing one is kept."""
-    from tinygpt.config import DEFAULT_PRESET, render_init
+    from tinygpt.config import DEFAULT_PRESET, FileSource, parse_source, render_init
+    from tinygpt.corpus import files
 
     path = folder / "tinygpt.toml"
     text = render_init(call.options.preset or DEFAULT_PRESET, call.options.source)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise UsageError(
-            f"`{path}` already exists", hint="name another folder, or edit the file"
-        ) from error
+    source = parse_source(call.options.source) if call.options.source else None
+    if isinstance(source, FileSource) and source.pattern != "-":
+        files.find(source.pattern)
+    with failures.naming(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+        except FileExistsError as error:
+            raise UsageError(
+                f"`{path}` already exists", hint="name another folder, or edit the file"
+            ) from error
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     ui.say_note(f"wrote {path}")
     if folder.resolve() == Path.cwd():
         ui.say_note(f"next: {program()} run")

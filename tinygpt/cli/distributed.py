@@ -4,27 +4,18 @@ The other processes read what is stored and compute their share.
 """
 
 import json
-import os
 import signal
 from typing import TYPE_CHECKING
 
 import typer
 
+from tinygpt.cli.signals import HANDLED
 from tinygpt.errors import LostProcessError, UsageError
+from tinygpt.lm.fast.torchrun import is_follower, world_size
 
 if TYPE_CHECKING:
     from tinygpt.config import TrainConfig
     from tinygpt.store import Store
-
-
-def world_size() -> int:
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_follower() -> bool:
-    """Whether another process is rank 0."""
-    return world_size() > 1 and os.environ["RANK"] != "0"
 
 
 def check(command: str, train: "TrainConfig") -> None:
@@ -56,7 +47,8 @@ def dismiss_followers() -> None:
 
 def follow(store: "Store") -> None:
     """Run the command in a process other than rank 0: wait for its job, then train along."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    handled = [number for number in HANDLED if signal.getsignal(number) != signal.SIG_IGN]
+    for number in handled:
         signal.signal(number, signal.SIG_DFL)  # ends the process also while it waits inside torch
     from tinygpt.config import Config
     from tinygpt.lm.fast.distributed import join_torchrun
@@ -67,7 +59,7 @@ def follow(store: "Store") -> None:
             job = json.loads(text)
             if not job:
                 return  # there is nothing to compute
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in handled:
                 signal.signal(number, signal.SIG_IGN)  # rank 0 gets it, too, and stops all
             config = Config.model_validate_json(job["config"])
             inputs = {name: store.resolve(made) for name, made in job["inputs"].items()}

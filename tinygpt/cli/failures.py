@@ -4,20 +4,19 @@ A wrong flag is answered with the nearest right one.
 """
 
 import errno
-import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tinygpt import ui
+from tinygpt.cli import guesses, streams
 from tinygpt.cli.signals import Signals
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 def exit_code(
@@ -37,7 +36,7 @@ def exit_code(
     try:
         with signals.caught():
             code = call()
-        if code == 130:
+        if code == 130 or signals.received:
             raise KeyboardInterrupt  # Typer has turned it into a number
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -46,8 +45,9 @@ def exit_code(
     # Every unforeseen error ends here, also a panic of Rust code
     except BaseException as caught:  # noqa: BLE001
         error = caught
+    streams.drop_unwritten()
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        return _closed_pipe()
+        return 128 + signal.SIGPIPE  # the reader of stdout has closed it: end as a shell has it
     if "--debug" in arguments:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
@@ -56,16 +56,21 @@ def exit_code(
             ui.say_note("")
             return 128 + number
         error = _interrupted(number, arguments)
-    user_error = as_user_error(error)
-    _show(user_error, rephrase)
+    user_error = as_user_error(error, arguments)
+    with suppress(OSError, StorageError):  # standard error itself may be what is full
+        _show(user_error, rephrase)
+    streams.drop_unwritten()
     return user_error.exit_code
 
 
-def _closed_pipe() -> int:
-    """The reader of stdout has closed it: end quietly, also in the interpreter's last flush."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE  # as a shell has it
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of the block the name of the file, which a failed write does not know."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _interrupted(number: int, arguments: Sequence[str]) -> Interrupted:
@@ -82,33 +87,62 @@ def _show(error: TinygptError, rephrase: Callable[[str], str]) -> None:
     ui.say_note(text)
 
 
-def as_user_error(error: BaseException) -> TinygptError:
-    """Any exception as one with a sentence, a hint and an exit code."""
+def as_user_error(error: BaseException, arguments: Sequence[str] = ()) -> TinygptError:
+    """Any exception as one with a sentence, a hint and an exit code.
+
+    Args:
+        arguments: what was typed after the program's name.
+    """
     if isinstance(error, TinygptError):
         return error
-    if isinstance(error, OSError) and (error.errno in FULL_DISK or error.filename is not None):
-        return StorageError.refused(error, error.filename or "the disk")
-    if isinstance(error, MemoryError):
+    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and not is_memory:
+        return _refused(error)
+    if isinstance(error, MemoryError) or is_memory:
         hint = "use a smaller `train.batch_size`, `model.d_model` or `tokenizer.vocab_size`"
         return TinygptError("out of memory", hint=hint)
     # An error of click, which Typer contains or depends on, depending on its version
     if hasattr(error, "format_message"):
-        return _usage_error(error)
+        return _usage_error(error, arguments)
     text = " ".join(str(error).split()) or "no message"
     message = f"unexpected {type(error).__name__}: {text}"
     return TinygptError(message, hint="`--debug` shows the traceback")
 
 
-def _usage_error(error: Any) -> UsageError:
+def _refused(error: OSError) -> StorageError:
+    """The error for a file outside the store, which has errors of its own."""
+    reason = error.strerror or str(error)
+    what = f"use `{error.filename}`" if error.filename else "read or write"
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StorageError(
+        f"cannot {what}: {reason[:1].lower()}{reason[1:]}",
+        hint="free some space there, or send the output elsewhere"
+        if is_full
+        else "check the path, the disk and the permissions",
+    )
+
+
+def _usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
     """Typer's own complaint in our form."""
-    context: Any = getattr(error, "ctx", None)
-    command = context.command_path if context else "tinygpt"
-    listing = f"`{command} --help` lists the commands and flags"
-    if hasattr(error, "possibilities"):
-        near = error.possibilities
-        hint = f"did you mean `{near[0]}`?" if near else listing
-        return UsageError(f"`{error.option_name}` is not a flag of `{command}`", hint=hint)
     text = error.format_message().rstrip(".?").replace("'", "`")
     message, _, suggestion = text.partition(". Did you mean `")
-    hint = f"did you mean `{command} {suggestion}?" if suggestion else listing
+    context: Any = getattr(error, "ctx", None)
+    named = 2 if arguments[:1] in (["artifacts"], ["config"]) else 1
+    path = context.command_path if context else " ".join(["tinygpt", *arguments[:named]])
+    hint = f"`{path} --help` lists the commands and flags"
+    if suggestion:
+        hint = f"did you mean `{path} {suggestion}?"
+    if hasattr(error, "param") and error.param.metavar in ("ID", "RUN", "ID ID ..."):
+        hint = "`tinygpt artifacts ls` lists the ids"
+    words = arguments[len(path.split()) - 1 :]
+    if context and hasattr(error, "possibilities"):
+        flag = next((word for word in words if word.startswith(error.option_name)), "")
+        flag = flag.partition("=")[0] or error.option_name
+        message = f"`{flag}` is not a flag of `{path}`"
+        hint = guesses.hint_for_flag(context, flag) or hint
+    if context and words:
+        is_group = hasattr(context.command, "commands")
+        guess = guesses.meant_command if is_group else guesses.meant_line
+        line = guess(context.command, path, words)
+        hint = f"did you mean `{line}`?" if line else hint
     return UsageError(message[:1].lower() + message[1:], hint=hint)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygpt.cli.signals import Signals
+from tinygpt.errors import StorageError
 from tinygpt.ui import say_json
 
 if TYPE_CHECKING:
     from tinygpt.config import LoadedConfig
     from tinygpt.store import Store
 
+RECIPE_TABLES = ("train.", "tokenizer.")  # whose keys have flags of their own
 EXAMPLE = 'sample "Once upon a time" --top-p 0.9'
 
 ConfigFile = Annotated[
@@ -62,10 +65,14 @@ class Options:
     @property
     def names_a_run(self) -> bool:
         """Whether the user said which run is meant, so that no other one may stand in for it."""
-        of_a_view = ("eval.", "plot.", "runtime.", "sample.")
-        sets_a_recipe = any(not item.startswith(of_a_view) for item in self.sets or ())
         preset = self.preset or os.environ.get("TINYGPT_PRESET")
-        return bool(self.config or preset or self.source or sets_a_recipe)
+        return bool(self.config or preset or self.source or self.recipe_sets)
+
+    @property
+    def recipe_sets(self) -> list[str]:
+        """Each `--set` that changes what a model is or learns from."""
+        of_a_view = ("eval.", "plot.", "runtime.", "sample.")
+        return [item for item in self.sets or () if not item.startswith(of_a_view)]
 
 
 @dataclass
@@ -83,6 +90,14 @@ class Call:
     signals: Signals = field(default_factory=Signals)
     options: Options = Options()
     flags: dict[str, tuple[str, object]] = field(default_factory=dict)
+
+    @property
+    def sets_recipe(self) -> bool:
+        """Whether flags, other than those that name a file or a preset, made the recipe."""
+        recipe_flags = [
+            value for key, (_, value) in self.flags.items() if key.startswith(RECIPE_TABLES)
+        ]
+        return bool(self.options.source or self.options.recipe_sets or any(recipe_flags))
 
     def rephrase(self, text: str) -> str:
         """Spell every `tinygpt ...` in a text as this user has to type it.
@@ -120,10 +135,16 @@ class Call:
         if (is_pipeline or command == "config") and not names_its_run:
             pairs.append(("--config", options.config))
             pairs.append(("--preset", options.preset))
-            pairs.append(("--source", options.source))
-            pairs += [("--set", item) for item in options.sets or ()]
+            recipe_is_known = "--model" in words
+            if not recipe_is_known:
+                pairs.append(("--source", options.source))
+            for item in options.sets or ():
+                replaced = f"--set {item.partition('=')[0]}=" in words  # by another value
+                if not replaced and not (recipe_is_known and item in options.recipe_sets):
+                    pairs.append(("--set", item))
             for key, (flag, value) in self.flags.items():
-                if key.startswith("train.") and value is not None and flag not in words:
+                is_recipe = key.startswith(RECIPE_TABLES) and not recipe_is_known
+                if is_recipe and value is not None and flag not in words:
                     pairs.append(("--set", f"{key}={value}"))
         if (is_pipeline or command == "artifacts") and "--help" not in words:
             pairs.append(("--store", options.store))
@@ -145,6 +166,7 @@ class Call:
     def load_config(self) -> "LoadedConfig":
         """The configuration that this command line asks for."""
         from tinygpt.config import load_config
+        from tinygpt.continuation import tables_of_model
 
         options = self.options
         return load_config(
@@ -152,6 +174,7 @@ class Call:
             preset=options.preset,
             sets=options.sets or (),
             flags={"data.source": ("--source", options.source), **self.flags},
+            tables_of_model=lambda name: tables_of_model(self.store(), name),
         )
 
 
@@ -178,6 +201,7 @@ def with_options(
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(ctx: typer.Context, **values: Any) -> None:
+            _check_working_directory()
             call: Call = ctx.obj
             call.options = Options(**{option.name: values.pop(option.name) for option in shared})
             for name, key in key_of_flag.items():
@@ -194,6 +218,15 @@ def with_options(
         return command
 
     return decorate
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise StorageError(
+            "the working directory no longer exists", hint="`cd` into one that does"
+        ) from error
 
 
 def _keyword(name: str, annotation: object, **default: object) -> inspect.Parameter:
@@ -225,10 +258,11 @@ def program(*, elsewhere: bool = False) -> str:
 
 def _as_typed(path: Path, elsewhere: bool) -> str:
     """The shortest spelling that the shell finds: a bare name, else relative, else whole."""
-    found = shutil.which(path.name)
-    path = path.absolute()
-    if found and Path(found).absolute() == path:
-        return path.name
-    if not elsewhere and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
+    with suppress(FileNotFoundError):  # where the working directory no longer exists
+        found = shutil.which(path.name)
+        path = path.absolute()
+        if found and Path(found).absolute() == path:
+            return path.name
+        if not elsewhere and path.is_relative_to(Path.cwd()):
+            path = path.relative_to(Path.cwd())
     return shlex.quote(str(path))

@@ -66,8 +66,10 @@ def _unfinished_run(project: "Project", run: str) -> "UnfinishedRun | None":
 def _stored_weights(recorded: "Artifact", model_file: "ModelFile") -> dict[int, str]:
     """Steps whose weights a run left, and in which file."""
     stored = {}
+    missing = recorded.missing()
     for name in recorded.names():
-        if match := re.fullmatch(r"snapshots/step-(\d+)\.safetensors", name):
+        match = re.fullmatch(r"snapshots/step-(\d+)\.safetensors", name)
+        if match and name not in missing:
             stored[int(match[1])] = name
     stored[model_file["step"]] = "model.safetensors"
     return stored

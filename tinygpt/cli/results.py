@@ -1,10 +1,41 @@
 """Artifacts as commands show them, and the plain copies of the newest results in `latest/`."""
 
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tinygpt import ui
+from tinygpt.errors import ArtifactError, StorageError
 
 if TYPE_CHECKING:
     from tinygpt.records import SampleRecord
     from tinygpt.store import Artifact, Store
+
+COUNTED = {
+    "documents": "document",
+    "train_tokens": "training token",
+    "steps": "step",
+    "samples": "sample",
+    "pictures": "picture",
+}
+"""The facts about artifacts that are counts, and what they count."""
+
+WORDED = {
+    "vocab_size": "{:,} vocabulary entries",
+    "perplexity": "perplexity {:,.2f}",
+    "best_perplexity": "best {:,.2f}",
+    "judged": "{}",
+    "preset": "preset {}",
+    "source": "{}",
+    "prompt": "prompt {!r}",
+    "model": "model {}",
+    "pinned": "pinned",
+}
+"""The other facts, and how they are said."""
+
+LONGEST_TEXT = 40  # characters of a prompt
 
 
 def artifact_record(artifact: "Artifact") -> dict[str, Any]:
@@ -19,6 +50,68 @@ def artifact_record(artifact: "Artifact") -> dict[str, Any]:
     }
 
 
+def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
+    """What people know an artifact by; what only a damaged or missing file says is left out."""
+    made = artifact.manifest
+    found: dict[str, Any] = {}
+    with suppress(ArtifactError, StorageError, KeyError):
+        match artifact.stage:
+            case "corpus":
+                found["source"] = made.provenance["source"]
+                found["documents"] = artifact.read_json("meta.json")["documents"]
+            case "tokenize":
+                found["vocab_size"] = artifact.read_json("statistics.json")["vocab_size"]
+            case "build-dataset":
+                found["train_tokens"] = artifact.read_json("meta.json")["train"]["tokens"]
+            case "train":
+                found["steps"] = made.tables["train"]["max_steps"]
+                found["preset"] = made.provenance.get("preset")
+                found["source"] = _source(store, artifact)
+                numbers = artifact.read_json("summary.json")["numbers"]
+                scores = {"perplexity": numbers["val_perplexity"]}
+                if numbers["best_step"] != numbers["steps"]:
+                    scores["best_perplexity"] = math.exp(numbers["best_val_loss"])
+                found = scores | found
+            case "eval":
+                evaluation = artifact.read_json("eval.json")
+                found = {name: evaluation[name] for name in ("perplexity", "judged")}
+            case "sample":
+                found["samples"] = made.tables["sample"]["num_samples"]
+                found["prompt"] = made.tables["sample"]["prompt"]
+            case "plot":
+                found["pictures"] = len(artifact.read_json("summary.json")["pictures"])
+    if "train" in made.inputs:
+        found["model"] = made.inputs["train"]["key"][:12]
+    return found
+
+
+def _source(store: "Store", artifact: "Artifact") -> str | None:
+    """The source of the text from which a model was trained, if that is still in the store."""
+    with suppress(ArtifactError, StorageError):
+        dataset = store.find("build-dataset", artifact.manifest.inputs["build-dataset"]["key"])
+        if dataset is not None:
+            corpus = store.find("corpus", dataset.manifest.inputs["corpus"]["key"])
+            return None if corpus is None else str(corpus.manifest.provenance["source"])
+    return None
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Facts as a person would say them: "perplexity 9.98, 9,000 steps, preset laptop".
+
+    Other entries of `found` are left out.
+    """
+    words = []
+    for name, value in found.items():
+        if name in COUNTED:
+            words.append(ui.count(value, COUNTED[name]))
+        elif name in WORDED and value is not None and value is not False:
+            shown = (
+                f"{value[:LONGEST_TEXT]}…" if name == "prompt" and value[LONGEST_TEXT:] else value
+            )
+            words.append(WORDED[name].format(shown))
+    return ", ".join(words)
+
+
 def sample_texts(sample: "Artifact") -> list[str]:
     """The texts of a sample artifact."""
     records: list[SampleRecord] = sample.read_rows("samples.jsonl")
@@ -30,10 +123,22 @@ def pictures(plot: "Artifact") -> list[str]:
     return [name for name in plot.names() if name.endswith((".png", ".svg", ".html"))]
 
 
-def put_latest(store: "Store", plot: "Artifact", sample: "Artifact | None") -> None:
-    """Replace the plain copies in `latest/`."""
+def put_latest(
+    store: "Store", plot: "Artifact", sample: "Artifact | None", note: Callable[[str], None]
+) -> Path:
+    """Replace the plain copies in `latest/`.
+
+    Args:
+        note: receives a line if the store cannot be written.
+    Returns:
+        The folder of the report and the pictures: `latest/`, else that of the plot artifact.
+    """
     copies = {name: plot.read(name) for name in pictures(plot)}
     if sample is not None:
         text = "\n\n".join(sample_texts(sample)) + "\n"
         copies["sample.txt"] = text.encode("utf-8", "backslashreplace")
-    store.put_latest(copies)
+    try:
+        return store.put_latest(copies)
+    except StorageError as error:
+        note(f"`{store.latest}` keeps older copies: {error.message}")
+        return plot.folder

@@ -1,6 +1,5 @@
 """`tinygpt run`: every stage in order, and a summary of the results."""
 
-import difflib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,6 @@ import typer
 from tinygpt import ui
 from tinygpt.cli.options import EXAMPLE, Call, with_options
 from tinygpt.cli.results import artifact_record, pictures, put_latest, sample_texts
-from tinygpt.errors import UsageError
 
 if TYPE_CHECKING:
     from tinygpt.cli.session import Session
@@ -41,13 +39,10 @@ DryRun = Annotated[
 def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
     """Run every stage; results already computed are reused."""
     from tinygpt.cli.session import Session
-    from tinygpt.pipeline import LAST_STAGE, STAGES
+    from tinygpt.pipeline import LAST_STAGE, STAGES, check_stage
 
     last = until or LAST_STAGE
-    if last not in STAGES:
-        near = difflib.get_close_matches(last, STAGES, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"the stages are {', '.join(STAGES)}"
-        raise UsageError(f"`{last}` is not a stage", hint=hint)
+    check_stage(last)
     refresh = call.options.force and until in (None, "corpus")
     session = Session(call, may_read_source=not dry_run, refresh_source=refresh)
     _choose_sampling(session)
@@ -107,12 +102,13 @@ def _conclude(session: "Session", outcomes: "dict[str, Outcome]") -> None:
         ui.say_output("\n\n".join(texts))
     if after is not None:
         note(f"perplexity {before:,.0f} before training, {after:,.2f} after")
-    if plot:
-        put_latest(store, plot, outcomes["sample"].artifact)
-        note(f"report    {store.latest / 'report.html'}")
-        note(f"model     {outcomes['train'].artifact.folder}")
-        note(f"pictures  {store.latest}")
-    session.suggest(*NEXT_COMMANDS.get(list(outcomes)[-1], ("run",)))
+    train = outcomes["train"].artifact if "train" in outcomes else None
+    if plot and train:
+        latest = put_latest(store, plot, outcomes["sample"].artifact, note)
+        note(f"report    {latest / 'report.html'}")
+        note(f"model     {train.folder}")
+        note(f"pictures  {latest}")
+    session.suggest(*NEXT_COMMANDS.get(list(outcomes)[-1], ("run",)), model=train)
 
 
 def _perplexities(outcomes: "dict[str, Outcome]") -> tuple[float | None, float | None]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from tinygpt.cli import distributed
-from tinygpt.cli.options import Call
+from tinygpt.cli.options import Call, model_flag
 from tinygpt.cli.results import artifact_record
 from tinygpt.config import Config
 from tinygpt.errors import Interrupted, StoppedEarly
@@ -12,6 +12,7 @@ from tinygpt.pipeline import Outcome
 from tinygpt.progress import Limits
 from tinygpt.project import Project
 from tinygpt.records import Summary
+from tinygpt.runs.code import other_code
 from tinygpt.store import Artifact, Inputs
 from tinygpt.ui import Screen
 
@@ -104,23 +105,56 @@ class Session:
         if outcome.cached:
             distributed.dismiss_followers()
         how = "  cached" if outcome.cached else "  reproduced" if outcome.reproduced else ""
-        summary: Summary = artifact.read_json("summary.json")
-        rows = [(label, value) for label, value in summary["rows"]]
+        rows = [(label, value) for label, value in _summary(artifact)["rows"]]
         self.screen.result(f"{artifact.stage} {artifact.id}{how}", rows)
+        if outcome.cached:
+            self._note_other_code(artifact)
         if self.call.signals.received is not None:
             # It came during the last step, which was finished and kept
             raise KeyboardInterrupt
 
     def finish(self, outcome: Outcome, *following: str) -> None:
         """End a command: print the JSON object of `--json`, and suggest commands to type next."""
-        self.call.answer({**artifact_record(outcome.artifact), "cached": outcome.cached})
-        self.suggest(*following)
+        answer = {**artifact_record(outcome.artifact), "cached": outcome.cached}
+        summary = _summary(outcome.artifact)
+        if "numbers" in summary:
+            answer["numbers"] = summary["numbers"]
+        self.call.answer(answer)
+        self.suggest(*following, model=outcome.artifact)
 
-    def suggest(self, *commands: str) -> None:
-        """Suggest commands to type next, each complete."""
+    def suggest(self, *commands: str, model: Artifact | None = None) -> None:
+        """Suggest commands to type next, each complete.
+
+        Args:
+            model: which those that read a model name if the flags of this call made it, because its
+                id is shorter than they are.
+        """
+        by_id = ""
+        if model is not None and model.stage == "train" and self.call.sets_recipe:
+            by_id = model_flag(model.id)
         for command in commands:
-            self.screen.note(f"next: {self.call.command(command)}")
+            reads_model = command.startswith(("eval", "sample", "plot"))
+            words = command + by_id if reads_model else command
+            self.screen.note(f"next: {self.call.command(words)}")
 
     def find_model(self, model: str | None) -> Artifact:
         """The trained model that the command looks at; see Project.find_model."""
-        return self.project.find_model(model, or_newest=not self.call.options.names_a_run)
+        found = self.project.find_model(model, or_newest=not self.call.options.names_a_run)
+        self._note_other_code(found)
+        return found
+
+    def _note_other_code(self, artifact: Artifact) -> None:
+        """Say where a model was trained by code that has changed since."""
+        if note := other_code(artifact):
+            self.screen.note(note)
+
+
+def _summary(artifact: Artifact) -> Summary:
+    """The result table of a stage; for a model that lacks files, a row names them."""
+    missing = artifact.missing()
+    summary: Summary = {"rows": []}
+    if "summary.json" not in missing:
+        summary = artifact.read_json("summary.json")
+    if missing:
+        summary["rows"].append(["missing", ", ".join(missing)])
+    return summary

@@ -1,10 +1,14 @@
-"""What SIGINT (Ctrl-C) and SIGTERM do while a command runs."""
+"""What SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal) do while a command runs."""
 
+import atexit
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-from tinygpt.cli import distributed
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RETRY_SECONDS = 0.02  # until a signal that came during an import is looked at again
 
 
 class Stopped(KeyboardInterrupt):
@@ -16,35 +20,51 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """A signal interrupts at once; during training the first is only noted, the second interrupts.
+    """A signal interrupts at once, with two exceptions.
+
+    During training the first is only noted, because training reads `received` between steps. While
+    a module loads it is noted, too, and acted on afterwards: native code that imports swallows an
+    exception, or aborts. A second signal does not wait: it interrupts training, and ends the
+    process if a module is loading.
 
     Attributes:
         received: the last signal, or None.
-        noted: whether signals are only noted, because training reads `received` between steps.
+        noted: whether the first signal is only noted.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.noted = False
+        self._may_raise = False
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
 
-    def _handle(self, number: int, _: object) -> None:
-        # torchrun passes a signal on to processes that have had it already
-        is_second = self.received is not None and distributed.world_size() == 1
-        self.received = number
-        if is_second or not self.noted:
-            raise Stopped
+    def catch(self) -> dict[int, object]:
+        """Handle signals until the process ends, and return the handlers before.
+
+        They are only noted as long as no block of `caught` runs. SIGHUP that is ignored, as under
+        nohup, stays ignored.
+        """
+        before: dict[int, object] = {}
+        for number in HANDLED:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, self._handle)
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._retry)
+        return before
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle both signals within the block."""
-        before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, self._handle)
+        """Within the block, a signal interrupts; so does one that was noted before it."""
+        before = self.catch()
         try:
+            self._may_raise = True
+            if self.received is not None:
+                raise Stopped
             yield
         finally:
+            self._may_raise = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -54,3 +74,52 @@ class Signals:
             yield
         finally:
             self.noted = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # torchrun passes a signal on to processes that have had it already
+        is_alone = os.environ.get("WORLD_SIZE", "") in ("", "1")
+        is_second = self.received is not None and is_alone
+        self.received = number
+        if number == signal.SIGHUP:
+            self._leave_terminals()
+        if not self._may_raise or _is_importing(frame):
+            if is_second:
+                self._end(number)
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
+        elif is_second or not self.noted:
+            raise Stopped
+
+    def _retry(self, _: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
+        elif self._may_raise and not self.noted:
+            raise Stopped
+
+    def _leave_terminals(self) -> None:
+        """Print to the null device instead: a closed terminal answers with an error."""
+        for number in self._terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+    def _end(self, number: int) -> None:
+        if self._terminals:
+            os.write(self._terminals[-1], b"\x1b[?25h\n")  # the cursor, if a progress bar hid it
+        os._exit(128 + number)
+
+
+def ignore_at_exit() -> None:
+    """Ignore signals in the last moments, in which no handler runs and the exit code is fixed."""
+
+    def ignore() -> None:
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_IGN)
+
+    atexit.register(ignore)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded somewhere below a frame."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygpt import ui
-from tinygpt.cli import distributed, prompts
+from tinygpt.cli import distributed, failures, prompts
 from tinygpt.cli.options import Call, model_flag, with_options
 from tinygpt.cli.results import pictures, put_latest, sample_texts
 from tinygpt.errors import UsageError
@@ -27,6 +27,7 @@ SAMPLE_KEYS = (
     "sample.num_samples",
     "sample.seed",
     "sample.overflow",
+    "sample.weights",
 )
 
 Model = Annotated[
@@ -41,6 +42,10 @@ Fresh = Annotated[
     bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start over.")
 ]
 From = Annotated[str | None, typer.Option("--from", metavar="ID", help="train.init_from")]
+ReuseTokenizer = Annotated[
+    bool,
+    typer.Option("--reuse-tokenizer", help="Use the tokenizer of the model of --from on new text."),
+]
 MaxMinutes = Annotated[
     float | None, typer.Option(min=0, metavar="M", help="Stop after M minutes and save; resumable.")
 ]
@@ -59,6 +64,7 @@ Stop = Annotated[
 Interactive = Annotated[
     bool, typer.Option("--interactive", help="Continue each line of standard input.")
 ]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="sample.ignore_eos")]
 XRay = Annotated[
     bool, typer.Option("--xray", help="Also show how sure the model was of each token.")
 ]
@@ -66,6 +72,11 @@ Stream = Annotated[
     bool, typer.Option("--stream/--no-stream", help="Print the text as it is generated.")
 ]
 
+TextFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File whose first document's attention is drawn."),
+]
+MOST_CHARACTERS = 4_000  # of a document whose attention is drawn, which is far fewer tokens
 OutFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")
 ]
@@ -98,6 +109,7 @@ def train(
     resume: Resume = False,
     fresh: Fresh = False,
     from_: From = None,
+    reuse_tokenizer: ReuseTokenizer = False,
     max_minutes: MaxMinutes = None,
     stop_at_step: StopAtStep = None,
 ) -> None:
@@ -110,7 +122,12 @@ def train(
         raise UsageError(
             "`--resume` cannot be combined with `--fresh`", hint="use only one of them"
         )
+    if reuse_tokenizer and from_ is None:
+        raise UsageError(
+            "`--reuse-tokenizer` needs a model", hint="name it with `--from ID` or `tokenizer.from`"
+        )
     call.flags["train.init_from"] = ("--from", from_)
+    call.flags["tokenizer.from"] = ("--reuse-tokenizer", from_ if reuse_tokenizer else None)
     max_seconds = None if max_minutes is None else max_minutes * 60
     session = Session(call, max_seconds=max_seconds, stop_at_step=stop_at_step)
     inputs = session.project.inputs("train")
@@ -122,15 +139,18 @@ def train(
     session.finish(session.make("train", inputs), "eval", "sample")
 
 
-@with_options(keys=["eval.text"])
+@with_options(keys=["eval.text", "eval.split", "eval.weights"])
 def evaluate(call: Call, *, model: Model = None) -> None:
     """Measure loss, bits per byte and generation quality."""
     from tinygpt.cli.session import Session
 
     session = Session(call, reads_model=True)
-    outcome = session.make("eval", _inputs_of_model(session, "eval", model))
+    inputs = _inputs_of_model(session, "eval", model)
+    outcome = session.make("eval", inputs)
     call.answer(outcome.artifact.read_json("eval.json"))
-    session.suggest(f"sample{model_flag(model)}", f"plot{model_flag(model)}")
+    following = ("sample", "plot") if "build-dataset" in inputs else ("sample",)
+    words = [f"{command}{model_flag(model)}" for command in following]
+    session.suggest(*words, model=None if model else inputs["train"])
 
 
 def _inputs_of_model(session: "Session", stage: str, model: str | None) -> "Inputs":
@@ -144,6 +164,7 @@ def sample(
     prompt: Prompt = None,
     file: PromptFile = None,
     stop: Stop = None,
+    ignore_eos: IgnoreEos = False,
     model: Model = None,
     interactive: Interactive = False,
     xray: XRay = False,
@@ -152,17 +173,18 @@ def sample(
     """Generate text."""
     from tinygpt.cli.session import Session
 
-    if file is not None:
-        if prompt is not None or interactive:
-            raise UsageError(
-                "`--file` cannot be combined with a prompt or `--interactive`",
-                hint="use only one of them",
-            )
-        prompt = prompts.read_prompt(file)
+    if file is not None and (prompt is not None or interactive):
+        raise UsageError(
+            "`--file` cannot be combined with a prompt or `--interactive`",
+            hint="use only one of them",
+        )
     call.flags["sample.stop"] = ("--stop", stop or None)
+    call.flags["sample.ignore_eos"] = ("--ignore-eos", ignore_eos or None)
     session = Session(call, reads_model=True, stream=stream and not call.options.json)
     if interactive:
         session.screen.quiet = True
+    if file is not None:
+        prompt = prompts.read_prompt(file, session.config.data, session.screen)
     inputs = _inputs_of_model(session, "sample", model)
     seed = call.flags["sample.seed"]
     for text in prompts.typed_prompts(prompt) if interactive else [prompt]:
@@ -178,6 +200,7 @@ def _generate(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
         session.reload({"sample.seed": ("--seed", drawn)})
         session.screen.note(f"seed {drawn} (repeat with --seed {drawn})")
     as_json = session.call.options.json
+    prompts.note_last_space(session.config.sample.prompt, session.screen)
     outcome = session.make("sample", inputs)
     if not as_json and (outcome.cached or not session.screen.stream):
         ui.say_output("\n\n".join(sample_texts(outcome.artifact)))
@@ -193,18 +216,35 @@ def _generate(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
         say(record)
 
 
-@with_options(keys=["plot.text", "plot.format"])
-def plot(call: Call, *, model: Model = None, out: OutFolder = None, opens: Open = False) -> None:
+@with_options(keys=["plot.text", "plot.weights", "plot.format"])
+def plot(
+    call: Call,
+    *,
+    text_file: TextFile = None,
+    model: Model = None,
+    out: OutFolder = None,
+    opens: Open = False,
+) -> None:
     """Draw training curves, attention and weights; write report.html."""
     import webbrowser
 
     from tinygpt.cli.session import Session
 
+    if text_file is not None and call.flags["plot.text"][1] is not None:
+        raise UsageError(
+            "`--text-file` cannot be combined with `--text`", hint="use only one of them"
+        )
     session = Session(call, reads_model=True)
     inputs = _inputs_of_model(session, "plot", model)
+    if text_file is not None:
+        trained_on = inputs["build-dataset"].read_json("meta.json")
+        data, screen = session.config.data, session.screen
+        text = prompts.first_document(text_file, data, screen, trained_on)[:MOST_CHARACTERS]
+        session.reload({"plot.text": ("--text-file", text)})
     outcome = session.make("plot", inputs)
     artifact, store = outcome.artifact, session.project.store
-    put_latest(store, artifact, _newest_sample(session, inputs["train"]))
+    newest_sample = _newest_sample(session, inputs["train"])
+    latest = put_latest(store, artifact, newest_sample, session.screen.note)
     in_store = [artifact.path(name) for name in pictures(artifact)]
     paths = _copy(artifact, out) if out else in_store
     if not call.options.json:
@@ -212,6 +252,7 @@ def plot(call: Call, *, model: Model = None, out: OutFolder = None, opens: Open 
     page = next(path for path in paths if path.suffix == ".html")
     if opens and not webbrowser.open(page.as_uri()):
         session.screen.note(f"cannot open `{page}`: no browser is available")
+    session.screen.note(f"report    {latest / page.name}")
     session.finish(outcome)
 
 
@@ -227,6 +268,8 @@ def _copy(plot: "Artifact", folder: Path) -> list[Path]:
     """Copy a plot artifact's pictures and values out of the store."""
     for name in plot.names():
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(plot.read(name))
+        content = plot.read(name)
+        with failures.naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
     return [(folder / name).absolute() for name in pictures(plot)]

@@ -14,7 +14,7 @@ TABLES: dict[str, type[Table]] = {
 """The tables by name, in the order of tinygpt.toml."""
 
 FIELDS = {
-    f"{name}.{key}": field
+    f"{name}.{field.alias or key}": field
     for name, table in TABLES.items()
     for key, field in table.model_fields.items()
 }
@@ -26,6 +26,7 @@ _KINDS = {
     "boolean": "true or false",
     "string": "text",
     "array": "a list of texts",
+    "null": '"none"',
 }
 _LIMITS = {
     "exclusiveMinimum": "more than",
@@ -39,15 +40,16 @@ def requirement(name: str) -> str:
     """The values a key takes, in words, e.g., 'an integer, at least 1, or "none"'."""
     table, _, key = name.partition(".")
     schema = TABLES[table].model_json_schema()["properties"][key]
-    kind, *none = schema.get("anyOf", [schema])  # a key that may be None is "any of" two kinds
-    words = _words(kind)
-    if not none:
-        return words
-    return f'{words}, or "none"' if "," in words else f'{words} or "none"'
+    kinds = schema.get("anyOf", [schema])  # a key that takes values of several kinds
+    words = [_words(kind) for kind in kinds]
+    comma = "," if "," in words[0] and len(words) > 1 else ""
+    return " or ".join([words[0] + comma, *words[1:]])
 
 
 def _words(kind: dict[str, Any]) -> str:
-    """A JSON schema without "anyOf" in words."""
+    """A JSON schema of one kind of values in words."""
+    if "const" in kind:
+        return f'"{kind["const"]}"'
     if "enum" in kind:
         return " or ".join(f'"{choice}"' for choice in kind["enum"])
     words = _KINDS[kind["type"]]

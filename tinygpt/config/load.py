@@ -3,16 +3,16 @@
 import difflib
 import os
 import re
-import tomllib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
 from tinygpt.config.fields import FIELDS, TABLES, read_text, requirement, spell
-from tinygpt.config.source import FileSource, parse_source
+from tinygpt.config.file import read_config_file
+from tinygpt.config.other_names import OTHER_NAMES
+from tinygpt.config.source import FileSource, file_pattern, parse_source
 from tinygpt.config.tables import Config
 from tinygpt.errors import ConfigError
 
@@ -24,16 +24,6 @@ DEFAULT_PRESET = "laptop"
 PRESETS_FOLDER = Path(__file__).parents[1] / "presets"
 PRESETS = tuple(sorted(path.stem for path in PRESETS_FOLDER.glob("*.toml")))
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
-
-# PyYAML raises all of these; tomllib raises ValueError and RecursionError.
-_PARSE_ERRORS = (
-    yaml.YAMLError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    RecursionError,
-)
 
 
 class LoadedConfig(NamedTuple):
@@ -69,6 +59,7 @@ def load_config(
     preset: str | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, object]] | None = None,
+    tables_of_model: Callable[[str], Mapping[str, Any]] | None = None,
     cwd: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> LoadedConfig:
@@ -79,12 +70,17 @@ def load_config(
     neither a file nor a preset, DEFAULT_PRESET is used. Relative paths start from the folder of the
     file that sets them, and from `cwd` where no file does.
 
+    Where `train.init_from` names a model, its [model] lies below all of these. Where there is
+    neither a file nor a preset, so do its other tables, instead of DEFAULT_PRESET; but if
+    `data.source` is set, its [data] and [dataset], which describe another text, do not.
+
     Args:
         config_file: the file to read; None to search for one.
         preset: name of a preset; None to take TINYGPT_PRESET, if set.
         sets: "table.key=value", read by the key's type.
         flags: key -> (flag as typed, value). A value of None means that the flag was not given; a
             str is read like one of `sets`.
+        tables_of_model: what the model with an id was made with; None to take nothing from it.
         cwd: the working directory; None for the process's own.
         environ: variables such as TINYGPT_TRAIN_MAX_STEPS (an empty one counts as unset).
 
@@ -100,6 +96,17 @@ def load_config(
     tables = read_config_file(cwd / path) if path else {}
     file_preset = tables.pop("preset", None)
 
+    of_file = _from_tables(tables, path.name, cwd / path.parent) if path else ()
+    settings = [
+        *of_file,
+        *_from_environment(environ, cwd),
+        *_from_sets(sets, cwd),
+        *_from_flags(flags or {}, cwd),
+    ]
+    winners = {setting.key: setting for setting in settings}
+    is_bare = not chosen_preset and not path
+    of_model = list(_from_model(tables_of_model, winners, is_bare)) if tables_of_model else []
+
     base = chosen_preset or file_preset or None
     notes: tuple[str, ...] = ()
     default_notes: tuple[str, ...] = ()
@@ -109,71 +116,16 @@ def load_config(
     elif chosen_preset and file_preset and chosen_preset != file_preset:
         instead_of = f"instead of preset {file_preset}, which {path} names"
         notes = (f"preset {chosen_preset} is used {instead_of}",)
-    elif not chosen_preset and not path:
+    elif is_bare and of_model:
+        default_notes = (f"no {CONFIG_NAME} here: using that of {of_model[0].origin}",)
+    elif is_bare:
         base = DEFAULT_PRESET
         default_notes = (f"no {CONFIG_NAME} here: using preset {DEFAULT_PRESET}",)
 
-    settings: list[Setting] = []  # in the order in which they override each other
-    if base:
-        settings += _from_preset(base)
-    if path:
-        settings += _from_tables(tables, path.name, cwd / path.parent)
-    settings += _from_environment(environ, cwd)
-    settings += _from_sets(sets, cwd)
-    settings += _from_flags(flags or {}, cwd)
-    winners = {setting.key: setting for setting in settings}
+    of_preset = _from_preset(base) if base else ()
+    winners = {setting.key: setting for setting in (*of_model, *of_preset, *settings)}
     origins = {key: winners[key].origin if key in winners else "default" for key in FIELDS}
     return LoadedConfig(_validated(winners), origins, base, notes, default_notes)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number, although YAML 1.1 demands 3.0e-4.
-
-    A key that appears twice in a table is an error, as in TOML; PyYAML would take the second.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = []
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} appears twice", problem_mark=key.start_mark
-                )
-            seen.append(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file, or of a YAML file if its name ends in .yaml or .yml.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, not UTF-8, or not what its name says.
-    """
-    language = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "TOML"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        values = _Loader(text).get_single_data() if language == "YAML" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be read: {error.strerror}",
-            hint="`tinygpt init` writes a tinygpt.toml",
-        ) from error
-    except _PARSE_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"`{path}` is not valid {language}: {reason}", hint="correct the file there"
-        ) from error
-    if not isinstance(values, dict | None):
-        raise ConfigError(
-            f"`{path}` contains no tables",
-            hint="write, e.g., `train:` and below it, indented, `max_steps: 1000`",
-        )
-    return {str(name): table for name, table in (values or {}).items()}
 
 
 def find_config(cwd: Path) -> Path | None:
@@ -222,6 +174,28 @@ def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterat
             yield _setting(f"{table}.{key}", value, origin, folder)
 
 
+def _from_model(
+    tables_of_model: Callable[[str], Mapping[str, Any]],
+    settings: Mapping[str, Setting],
+    is_bare: bool,
+) -> Iterator[Setting]:
+    """What is taken from the model that `train.init_from` names, if it names one; see load_config.
+
+    Args:
+        settings: of the user.
+        is_bare: there is neither a file nor a preset.
+    """
+    named = settings.get("train.init_from")
+    if named is None or named.value == "none" or not isinstance(named.value, str):
+        return
+    tables = dict(tables_of_model(named.value))
+    if "data.source" in settings:
+        tables.pop("data", None)
+        tables.pop("dataset", None)
+    taken = tables if is_bare else {"model": tables["model"]}
+    yield from _from_tables(taken, f"model {named.value}", Path())
+
+
 def _from_environment(environ: Mapping[str, str], cwd: Path) -> Iterator[Setting]:
     for variable, text in environ.items():
         match = re.fullmatch(r"TINYGPT_([A-Z]+)_(\w+)", variable)
@@ -233,9 +207,10 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> Iterator[Setting
 def _from_sets(sets: Iterable[str], cwd: Path) -> Iterator[Setting]:
     for item in sets:
         name, equals, text = item.partition("=")
-        if not equals:
+        if not equals or not name.strip():
+            lacks = "names no key" if equals else "has no value"
             raise ConfigError(
-                f"`--set {item}` has no value",
+                f"`--set {item}` {lacks}",
                 hint="write `--set table.key=value`, e.g., `--set train.max_steps=1000`",
             )
         key = name.strip()
@@ -270,8 +245,8 @@ def _absolute(key: str, value: object, folder: Path) -> object:
         source = parse_source(value, folder)
         if isinstance(source, FileSource):
             return os.path.normpath(source.pattern)
-    if key == "eval.text" and isinstance(value, str) and value != "none":
-        return os.path.normpath(folder / value)
+    if key == "eval.text" and isinstance(value, str) and value not in ("none", ""):
+        return file_pattern(value, folder)
     return value
 
 
@@ -282,14 +257,29 @@ def _unknown(name: str, origin: str) -> ConfigError:
     """
     is_variable = origin.startswith("environment ")
     written = origin.removeprefix("environment ") if is_variable else name
-    in_other_tables = [known for known in FIELDS if known.endswith(f".{name.rpartition('.')[2]}")]
-    near = in_other_tables or difflib.get_close_matches(name, [*FIELDS, *TABLES], 1)
-    hint = "`tinygpt config show` lists the tables and their keys"
-    if near and is_variable:
+    table, _, last = name.rpartition(".")
+    near = [known for known in FIELDS if known.endswith(f".{last}")]
+    near += [OTHER_NAMES[last]] if last in OTHER_NAMES else []
+    key_of = {known.partition(".")[2]: known for known in FIELDS}
+    key_of |= {known.partition(".")[2]: known for known in FIELDS if known.startswith(f"{table}.")}
+    close = difflib.get_close_matches(last, key_of if table else [*key_of, *TABLES], 1)
+    near += [key_of.get(word, word) for word in close]
+    if name in TABLES:
+        hint = f"`{name}` is a table; write `--set {name}.KEY=VALUE` with one of its keys: "
+        hint += _keys(name)
+    elif near and is_variable:
         hint = f"did you mean `TINYGPT_{near[0].replace('.', '_').upper()}`?"
     elif near:
         hint = f"did you mean `{near[0]}`?"
+    elif table in TABLES:
+        hint = f"the keys of `{table}` are {_keys(table)}"
+    else:
+        hint = f"the tables are {', '.join(TABLES)}"
     return ConfigError(f"the configuration has no `{written}` (from {origin})", hint=hint)
+
+
+def _keys(table: str) -> str:
+    return ", ".join(key.partition(".")[2] for key in FIELDS if key.startswith(f"{table}."))
 
 
 def _validated(settings: Mapping[str, Setting]) -> Config:
@@ -322,5 +312,7 @@ def _invalid(error: "ErrorDetails", settings: Mapping[str, Setting]) -> ConfigEr
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
     text = spell(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -45,7 +45,7 @@ def render(config: Config, language: str, origins: Mapping[str, str] | None = No
             "origins" beside "config"); None to explain each key above it.
     """
     if language == "json":
-        tables = config.model_dump(mode="json")
+        tables = config.model_dump(mode="json", by_alias=True)
         content = {"config": tables, "origins": dict(origins)} if origins else tables
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     written_in = _LANGUAGES[language]
@@ -60,7 +60,7 @@ def _table_with_origins(
     config: Config, table: str, language: _Language, origins: Mapping[str, str]
 ) -> str:
     lines = [language.table.format(table)]
-    for key, value in getattr(config, table):
+    for key, value in getattr(config, table).model_dump(by_alias=True).items():
         setting = _setting(key, value, language)
         origin = spell(origins[f"{table}.{key}"])[1:-1]  # escaped, without its quotes
         lines.append(f"{setting}  # {origin}")
@@ -71,7 +71,7 @@ def _explained_table(config: Config, table: str, language: _Language) -> str:
     summary = (TABLES[table].__doc__ or "").splitlines()[0]
     lines = [f"# {summary}", language.table.format(table)]
     comment = f"{language.indent}# "
-    for key, value in getattr(config, table):
+    for key, value in getattr(config, table).model_dump(by_alias=True).items():
         field = FIELDS[f"{table}.{key}"]
         default = spell(field.default, none=language.none)
         meaning = f"{field.description} ({requirement(f'{table}.{key}')}; default {default})"

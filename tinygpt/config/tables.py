@@ -6,7 +6,9 @@ are made from these fields.
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+
+from tinygpt.config.source import check_separator, document_limit
 
 MAX_VOCAB_SIZE = 65_536  # token ids are stored as uint16
 
@@ -20,6 +22,7 @@ class Table(
     strict=True,
     allow_inf_nan=False,
     validate_default=True,
+    populate_by_name=True,
 ):
     """A frozen table that refuses unknown keys, infinities, and values of another type.
 
@@ -33,7 +36,7 @@ class Table(
         if not isinstance(values, dict):
             return values
         optional = {
-            key
+            field.alias or key
             for key, field in cls.model_fields.items()
             if type(None) in get_args(field.annotation)
         }
@@ -58,33 +61,72 @@ class DataConfig(Table):
     text_field: str = Field(
         "text", min_length=1, description="column or JSON field that holds the text"
     )
-    max_documents: int | None = Field(
-        50_000, ge=1, description='documents taken from the start of the source; "none" for all'
+    separator: str = Field(
+        "auto",
+        min_length=1,
+        description="what separates the documents of a text: `auto`, `end_of_text`, "
+        "`blank_lines`, `lines`, `file` or `regex:...`",
+    )
+    max_documents: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        "auto",
+        description="documents taken from the start of the source; auto takes 50,000 from the hub, "
+        '20,000 of builtin, and all from files; "none" for all',
     )
     clean: bool = Field(False, description="repair mojibake such as `â€œ` with ftfy")
+
+    @field_validator("max_documents")
+    @classmethod
+    def _auto_is_a_number(cls, limit: int | str | None, info: ValidationInfo) -> int | None:
+        return document_limit(limit, info.data.get("source", ""))
+
+    @field_validator("separator")
+    @classmethod
+    def _separator_has_a_meaning(cls, separator: str) -> str:
+        return check_separator(separator)
 
 
 class TokenizerConfig(Table):
     """Byte-level BPE (Radford et al. 2019, §2.2), trained on the train split only."""
 
-    vocab_size: int = Field(
+    vocab_size: Annotated[int, Field(ge=257, le=MAX_VOCAB_SIZE)] | Literal["auto"] = Field(
         8_000,
-        ge=257,
-        le=MAX_VOCAB_SIZE,
-        description="vocabulary entries: 256 bytes, the end-of-text token, and the merges",
+        description="vocabulary entries: 256 bytes, the end-of-text token, and the merges; auto "
+        "goes by the size of the text",
     )
     min_frequency: int = Field(2, ge=1, description="how often a pair must occur to be merged")
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="id of a model or tokenize artifact whose tokenizer is used as it is, instead "
+        "of learning one",
+    )
 
 
 class DatasetConfig(Table):
     """Tokens on disk."""
 
     val_fraction: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="share of documents held out for validation, chosen by a hash of each",
+        0.05, gt=0, lt=1, description="share of the text held out for validation"
     )
+    test_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share held out for `tinygpt eval --split test` alone"
+    )
+    holdout: Literal["auto", "hash", "end"] = Field(
+        "auto",
+        description="what is held out: documents chosen by a hash of each, or the end of the text; "
+        "auto takes the end of one text, also where its paragraphs or lines are documents, and of "
+        "fewer than 20 documents",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> "DatasetConfig":
+        if self.val_fraction + self.test_fraction >= 1:
+            shares = (
+                f"`dataset.val_fraction` = {self.val_fraction} and "
+                f"`dataset.test_fraction` = {self.test_fraction}"
+            )
+            raise ValueError(f"{shares} leave nothing to train on; their sum must be below 1")
+        return self
 
 
 class ModelConfig(Table):
@@ -139,7 +181,8 @@ class TrainConfig(Table):
     grad_accum_steps: int = Field(16, ge=1, le=65_536, description="micro-batches per step")
     document_starts: Fraction = Field(
         0.0,
-        description="share of sequences that begin at the start of a document; others, anywhere",
+        description="share of sequences that move back to the start of their document, if it is "
+        "less than a context away; others begin anywhere",
     )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="AdamW, or Muon for the matrices of the blocks and AdamW for the rest"
@@ -216,12 +259,27 @@ class TrainConfig(Table):
         return self
 
 
+Weights = Annotated[
+    Literal["auto", "best", "last"],
+    Field(
+        description="weights of the last step, or of the lowest validation loss; auto takes best "
+        "where the last validation loss is more than 0.01 above it",
+    ),
+]
+
+
 class EvalConfig(Table):
     """How a trained model is evaluated."""
 
     text: str | None = Field(
-        None, description="text file to evaluate on instead of the validation split"
+        None,
+        min_length=1,
+        description="file, folder or glob to evaluate on instead of a split, read as `data.source`",
     )
+    split: Literal["val", "test"] = Field(
+        "val", description="split to evaluate on; test needs `dataset.test_fraction`"
+    )
+    weights: Weights = "auto"
     baselines: bool = Field(
         True,
         description="also evaluate uniform, unigram, bigram and trigram models and the untrained "
@@ -233,6 +291,13 @@ class EvalConfig(Table):
         le=10_000,
         description='texts generated to measure generation quality; "none" to skip it',
     )
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "EvalConfig":
+        if self.text is not None and self.split == "test":
+            both = f"`eval.text` = {self.text!r} and `eval.split` = test"
+            raise ValueError(f"{both} are both set; leave one of them out")
+        return self
 
 
 class SampleConfig(Table):
@@ -263,6 +328,10 @@ class SampleConfig(Table):
     stop: tuple[str, ...] = Field(
         (), strict=False, description="texts that end a sample, besides the end-of-text token"
     )
+    ignore_eos: bool = Field(
+        False, description="go on past the end-of-text token instead of ending the sample there"
+    )
+    weights: Weights = "auto"
     overflow: Literal["slide", "stop"] = Field(
         "slide", description="when the context is full: re-read its newer half, or end the sample"
     )
@@ -277,6 +346,7 @@ class PlotConfig(Table):
     text: str | None = Field(
         None, description='text whose attention is drawn; "none" takes a validation document'
     )
+    weights: Weights = "auto"
     ablation_tokens: int | None = Field(
         8_192,
         ge=2,

@@ -15,9 +15,6 @@ from typing import NamedTuple, TypeVar
 VERSION = 1
 """Part of the cache key of a corpus; raise it whenever the stories of a seed change."""
 
-DEFAULT_STORIES = 20_000
-"""Stories generated if `data.max_documents` is none: the generator itself never ends."""
-
 LABEL = "template stories, not comparable"
 """Stands beside every number measured on these stories: templates are easier to predict than
 human writers."""

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from tinygpt.config.source import HubSource
-from tinygpt.corpus.readers import import_datasets, reason, texts_of
+from tinygpt.corpus.fields import column_of, reason, text_of
 from tinygpt.errors import InputError, NetworkError, TinygptError
 from tinygpt.progress import Reporter
 
@@ -80,7 +80,7 @@ def documents(source: HubSource, split: str, field: str, reporter: Reporter) -> 
         try:
             rows = _within(OPEN_SECONDS, functools.partial(_open, source.repo, revision, split))
             rest = rows.skip(done) if done else rows
-            for text in texts_of(rest, field, f"`{source.repo}`"):
+            for text in _texts(rest, field, f"`{source.repo}`"):
                 yield text
                 done += 1
                 failures = 0
@@ -157,7 +157,7 @@ def _refused(error: HTTPError, source: HubSource) -> TinygptError:
 def _open(repo: str, revision: str, split: str) -> Any:
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(READ_SECONDS))
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(READ_SECONDS))
-    datasets = import_datasets()
+    datasets = _import_datasets()
     # huggingface_hub retries within each read, and `documents` opens the stream again
     datasets.config.STREAMING_READ_MAX_RETRIES = 1
     datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -169,6 +169,38 @@ def _open(repo: str, revision: str, split: str) -> Any:
             f"cannot read the dataset `{repo}`, split `{split}`: {reason(error)}",
             hint=f"its splits and files: {endpoint()}/datasets/{repo}",
         ) from error
+
+
+def _import_datasets() -> Any:
+    """The `datasets` library without its progress bars, logs and download counts.
+
+    It counts every use by a request to its server, unless that is switched off before it is
+    imported.
+    """
+    os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import datasets
+    import huggingface_hub
+
+    datasets.disable_progress_bars()
+    for library in (datasets, huggingface_hub):
+        # critical messages only: every failure reaches the user as an error of our own
+        library.utils.logging.set_verbosity(50)
+    return datasets
+
+
+def _texts(dataset: Any, field: str, name: str) -> Iterator[str]:
+    """One column of a `datasets.IterableDataset` as texts."""
+    rows = dataset
+    columns = dataset.column_names  # None if the first row decides
+    if columns:
+        # `story.text` is a field of column `story`, unless a column has this very name
+        column = field if field in columns else field.partition(".")[0]
+        column_of(columns, column, name)
+        # other columns may need a decoder (images, audio), so they are never read
+        rows = dataset.select_columns([column])
+    for number, row in enumerate(rows, 1):
+        yield text_of(row, field, f"{name}, row {number}")
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -45,19 +45,27 @@ function showAbout() {
       ? ""
       : ` The standard error of this model's loss over documents is ` +
         `${fixed(evaluation.standard_error, 4)}.`;
-  $("judged").textContent = `Measured on the ${text}: ${size}.${error}`;
+  const chosen =
+    evaluation.other_weights === null
+      ? ""
+      : " The best weights are those with the lowest loss on the validation split.";
+  $("judged").textContent = `Measured on the ${text}: ${size}.${error}${chosen}`;
 }
 
-// This model and the baselines, the best first
+// This model, the other weights of its run and the baselines, the best first
 function rankedScores() {
-  const { model_config: config, evaluation } = report;
-  const own = { name: `this model, step ${whole(config.step)}`, own: true, ...evaluation };
+  const { evaluation } = report;
+  const weights = ({ weights, step }) => `${weights} weights (step ${whole(step)})`;
+  const own = { name: `this model, ${weights(evaluation)}`, own: true, ...evaluation };
+  const other = [evaluation.other_weights]
+    .filter((score) => score !== null)
+    .map((score) => ({ name: `its ${weights(score)}`, own: false, ...score }));
   const baselines = Object.entries(evaluation.baselines).map(([name, score]) => ({
     name,
     own: false,
     ...score,
   }));
-  return [own, ...baselines].sort((a, b) => a.loss - b.loss);
+  return [own, ...other, ...baselines].sort((a, b) => a.loss - b.loss);
 }
 
 function showScores() {
@@ -142,7 +150,7 @@ function showQuality() {
   $("quality-about").textContent =
     `The model generated ${quality.count} samples without a prompt (temperature ` +
     `${quality.temperature}, at most ${quality.max_tokens} tokens, seed ${quality.seed}). They ` +
-    "are compared with as many documents of the validation split, cut to the same length. " +
+    "are compared with as many held-out documents, cut to the same length. " +
     "Parentheses contain 95 % intervals, estimated from random halves of the texts; an interval " +
     `of width 0 only means that these ${quality.count} texts do not differ in that measure.`;
   const rows = Object.entries(MEASURES).map(([name, title]) => ({
@@ -152,7 +160,7 @@ function showQuality() {
       estimateCell(name, quality.validation[name]),
     ],
   }));
-  const titles = ["measure", "generated samples", "validation documents"];
+  const titles = ["measure", "generated samples", "held-out documents"];
   $("quality-table").append(...table(titles, rows));
   $("unseen-words").textContent = unseenWords(quality.unseen);
   showLongestCopy(quality.longest);

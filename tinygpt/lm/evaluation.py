@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from tinygpt.lm.dataset import Tokens
 from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.model import GPT
 
-WINDOWS = 16  # evaluated at once
+WINDOWS = 16  # evaluated at once, but
+TOKENS = 4096  # no more than these, unless one window has more
 LOGITS = 1 << 22  # held at once: 16 MB, which stay in the cache
 
 
@@ -163,9 +165,10 @@ def _spans(model: GPT, tokens: Tokens) -> list[tuple[int, int, int]]:
         )
     length = model.config.context_length
     full = predicted // length * length  # tokens predicted in windows of full length
+    at_once = min(WINDOWS, max(1, TOKENS // length)) * length
     spans = []
-    for start in range(0, full, WINDOWS * length):
-        spans.append((start, min(start + WINDOWS * length, full), length))
+    for start in range(0, full, at_once):
+        spans.append((start, min(start + at_once, full), length))
     if full < predicted:
         spans.append((full, predicted, predicted - full))
     return spans
@@ -183,6 +186,8 @@ def token_losses(model: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
     rows = max(1, LOGITS // model.vocab_size)
     parts = []
     with torch.autocast(token_ids.device.type, enabled=False):
+        if model.explicit:
+            return F.cross_entropy(model(token_ids).flatten(0, 1), targets, reduction="none")
         hidden = model.hidden(token_ids).flatten(0, 1)  # (B * T, C)
         for x, target in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
             logits = model.lm_head(x)  # (rows, V)

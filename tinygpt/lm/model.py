@@ -122,6 +122,9 @@ class GPT(nn.Module):
     Args:
         config: its shape.
         vocab_size: V, the entries of the tokenizer.
+
+    Attributes:
+        explicit: compute only what this file spells out, because lm/fast computes something else.
     """
 
     sinusoids: Tensor
@@ -130,6 +133,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.explicit = False
         self.token_embedding = nn.Embedding(vocab_size, config.d_model)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
@@ -164,6 +168,7 @@ class GPT(nn.Module):
         Raises:
             ValueError: S exceeds context_length.
         """
+        explicit = explicit or self.explicit
         x = self.hidden(token_ids, ForwardOptions(dropout_key, cache, attention, explicit))
         logits: Tensor = self.lm_head(x)  # (B, T, V)
         return logits

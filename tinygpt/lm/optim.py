@@ -18,6 +18,8 @@ from tinygpt.lm.model import GPT
 
 Parameters = Mapping[str, nn.Parameter]
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in one fused pass.
@@ -118,6 +120,7 @@ class Muon:
             nesterov = stacked.lerp_(momentum, self.MOMENTUM)
             updates = orthogonal(nesterov.to(self.dtype))
             step_size = rate * math.sqrt(max(1, rows / columns))
+            step_size = min(step_size, LARGEST)  # add_ refuses more; the weights become infinite
             for p, update in zip(parameters, _unstack(updates, parameters), strict=True):
                 p.mul_(1 - rate * self.weight_decay)
                 p.add_(update, alpha=-step_size)

@@ -231,10 +231,10 @@ def generate(
 ) -> Iterator[NewToken]:
     """Continue a prompt, several samples side by side, token by token.
 
-    A sample ends with the end-of-text token ("end_of_text"), before a stop text ("stop"), after
-    max_new_tokens ("length"), or, with overflow "stop", where the context is full ("context"). With
-    "slide" the model then reads the newer half of the context again and goes on.
-    A sample depends on (prompt, config, its number), not on those beside it.
+    A sample ends with the end-of-text token ("end_of_text"; with ignore_eos, that token is a blank
+    line in the text), before a stop text ("stop"), after max_new_tokens ("length"), or, with
+    overflow "stop", where the context is full ("context"). With "slide" the model then reads the
+    newer half of the context again and goes on. A sample depends on (prompt, config, its number).
 
     Args:
         decoder: the model.
@@ -252,6 +252,7 @@ def generate(
     if seed is None:
         raise ValueError("sample.seed is None; chance must be given")
     prompt = list(prompt[-decoder.context_length :])
+    between_texts = b"\n\n" if config.ignore_eos else b""
     running = [_Sample(number, TextStream(config.stop)) for number in samples]
 
     # 1. Prefill: read the prompt once, for all samples
@@ -270,7 +271,8 @@ def generate(
             sample = running[row]
             sample.token_ids.append(token_ids[row])
             reason = _stop_reason(sample.token_ids, config, end_of_text, full=full)
-            text = sample.text.push(token_bytes(token_ids[row]), final=reason is not None)
+            data = token_bytes(token_ids[row]) or between_texts
+            text = sample.text.push(data, final=reason is not None)
             if sample.text.stopped:
                 reason = "stop"
             yield NewToken(sample.number, token_ids[row], logprobs[row], text, reason)
@@ -309,7 +311,7 @@ def _stop_reason(
     Args:
         full: the newest token is the first beyond the context.
     """
-    if token_ids[-1] == end_of_text:
+    if token_ids[-1] == end_of_text and not config.ignore_eos:
         return "end_of_text"
     if len(token_ids) == config.max_new_tokens:
         return "length"

@@ -65,7 +65,10 @@ class Tokenizer:
 
         Raises:
             InputError: a text contains a lone surrogate.
+            ValueError: `config.vocab_size` is "auto", see auto_vocab_size.
         """
+        if config.vocab_size == "auto":
+            raise ValueError("vocab_size = auto is no number of entries")
         native = tokenizers.Tokenizer(models.BPE())
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
@@ -158,6 +161,15 @@ class Tokenizer:
     def byte_lengths(self) -> "array[int]":
         """The number of bytes of every token, by id."""
         return array("H", map(len, self._bytes))
+
+
+AUTO_VOCAB_SIZE = "64 for every 2 KiB of text to train on, from 320 to 8,000"
+"""The rule of `tokenizer.vocab_size` = auto; docs/notebook.md has the measurements behind it."""
+
+
+def auto_vocab_size(train_bytes: int) -> int:
+    """The number of entries that AUTO_VOCAB_SIZE gives a text."""
+    return min(max(train_bytes // 2_048 * 64, 320), 8_000)
 
 
 def _require_unicode(text: str) -> None:

@@ -49,6 +49,14 @@ def fused_loss(
     return linear_cross_entropy(hidden.flatten(0, 1), model.lm_head.weight, targets.flatten())
 
 
+LARGEST_LOSS = 700.0
+"""exp of little more is beyond floats; a model that has learned nothing has about 9 nats."""
+
+DIVERGED_HINT = (
+    "lower `train.learning_rate` or the weight decay, lengthen the warm-up, or set "
+    "`train.grad_clip` = 1.0; the last checkpoint is intact"
+)
+
 LossFunction = Callable[[GPT, Tensor, Tensor, DropoutKey | None], Tensor]
 LOSSES: dict[str, LossFunction] = {"plain": plain_loss, "fused": fused_loss}
 
@@ -148,7 +156,7 @@ def train_step(state: TrainState, batches: Batches, config: TrainConfig) -> Step
 def accumulate_gradients(state: TrainState, batches: Batches, config: TrainConfig) -> Tensor:
     """Add up the gradients of the next step's micro-batches; returns the mean loss, a scalar."""
     processes, device = state.processes, state.device
-    loss_function = LOSSES[config.loss]
+    loss_function = LOSSES["plain" if state.model.explicit else config.loss]
     offsets = batches.offsets(state.step, config.batch_size * config.grad_accum_steps)
     share = len(offsets) / processes.world_size  # sequences of the global batch that are ours
     loss = torch.zeros((), device=device)
@@ -177,6 +185,18 @@ def diverged(record: StepRecord, parameters: dict[str, torch.nn.Parameter]) -> D
     numbers = f"loss {record.loss}, gradient norm {record.grad_norm}"
     return DivergedError(
         f"training diverged at step {record.step}: the {what} is not finite ({numbers}){where}",
-        hint="lower `train.learning_rate`, lengthen the warm-up, or set `train.grad_clip` = 1.0; "
-        "the last checkpoint is intact",
+        hint=DIVERGED_HINT,
     )
+
+
+def check_validation_loss(loss: float, step: int) -> None:
+    """Refuse to go on with weights that predict nothing any more.
+
+    Raises:
+        DivergedError: the validation loss after this step is not finite, or its perplexity is not.
+    """
+    if not loss < LARGEST_LOSS:
+        raise DivergedError(
+            f"training diverged at step {step}: the validation loss is {loss:.4g}",
+            hint=DIVERGED_HINT,
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from tinygpt.config import ModelConfig
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tinygpt.lm.model import GPT
 
 MAX_HEADER = 1 << 20  # bytes
+CODE_CHANGED = (
+    "if you changed `tinygpt/lm/model.py`, `tinygpt train --force` trains the model with it"
+)
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -76,9 +80,13 @@ def read_config(config_json: bytes) -> tuple[ModelConfig, int]:
         if type(vocab_size) is not int or vocab_size < 1:
             raise ValueError(f"vocab_size = {vocab_size}")
         return ModelConfig.model_validate(content["model"]), vocab_size
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        problem = str(error)
+        if isinstance(error, ValidationError):  # whose text has several lines
+            first = error.errors()[0]
+            problem = f"`{'.'.join(map(str, ('model', *first['loc'])))}`: {first['msg'].lower()}"
         raise CorruptArtifactError(
-            f"not a model's config.json: {error}",
+            f"not a model's config.json: {problem}",
             hint="it is damaged, or of another version of tinygpt; train the model again",
         ) from error
 
@@ -93,7 +101,7 @@ def read_model(config_json: bytes, weights: bytes) -> "GPT":
 
 
 def model_of(config: ModelConfig, vocab_size: int, arrays: Mapping[str, Array]) -> "GPT":
-    """The model with these weights, on the CPU in fp32.
+    """The model with these weights, on the CPU in fp32, in evaluation mode.
 
     Raises:
         CorruptArtifactError: as require.
@@ -102,7 +110,7 @@ def model_of(config: ModelConfig, vocab_size: int, arrays: Mapping[str, Array]) 
 
     model = GPT(config, vocab_size)
     load_into(model_tensors(model), arrays)
-    return model
+    return model.eval()
 
 
 def load_into(tensors: "Mapping[str, Tensor]", arrays: Mapping[str, Array]) -> None:
@@ -131,13 +139,15 @@ def require(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) 
     unmatched = sorted(shapes.keys() ^ arrays.keys())
     if unmatched:
         raise CorruptArtifactError(
-            f"the weights do not belong to this model: `{unmatched[0]}` is in one of them only"
+            f"the weights do not belong to this model: `{unmatched[0]}` is in one of them only",
+            hint=CODE_CHANGED,
         )
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != np.float32:
             raise CorruptArtifactError(
-                f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}"
+                f"`{name}` is {array.dtype} {array.shape}, the model needs float32 {shape}",
+                hint=CODE_CHANGED,
             )
         if not np.isfinite(array).all():
             raise CorruptArtifactError(f"`{name}` contains a NaN or an infinity")

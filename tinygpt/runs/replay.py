@@ -9,7 +9,9 @@ from tinygpt.hashing import hash_bytes
 from tinygpt.lm.training import train
 from tinygpt.lm.weights import read_arrays
 from tinygpt.progress import Reporter
-from tinygpt.runs.training_run import TrainingRun, changes
+from tinygpt.runs.code import what_changed
+from tinygpt.runs.environment import changes
+from tinygpt.runs.training_run import TrainingRun
 from tinygpt.store import Artifact, Inputs
 
 
@@ -82,7 +84,8 @@ def likely_cause(recorded: Artifact, environment: Mapping[str, str]) -> str:
             "the run itself continued under other conditions after a stop (exact: false), "
             "so it cannot be repeated to the bit"
         )
-    if changed := changes(then, environment):
-        differing = ", ".join(changed)
+    changed = [*changes(then, environment), what_changed(facts["code"])]
+    if any(changed):
+        differing = ", ".join(filter(None, changed))
         return f"the run was recorded under other conditions: {differing}; replay it under those"
     return "the conditions are those recorded, so the training code or the stored files changed"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -12,7 +11,9 @@ from tinygpt.config import Config, SampleConfig, TrainConfig
 from tinygpt.errors import ConfigError, CorruptArtifactError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm import evaluation, weights
+from tinygpt.lm import probe as probes
 from tinygpt.lm.dataset import Batches, read_tokens
+from tinygpt.lm.fast.agreement import fast_forms_agree
 from tinygpt.lm.fast.decoder import decoder_for
 from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.fast.precision import (
@@ -27,8 +28,20 @@ from tinygpt.lm.model import GPT
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
-from tinygpt.lm.training import StepRecord, TrainState
-from tinygpt.records import EvalRow, MetricsRow, ModelFile, RunState, StepRow
+from tinygpt.lm.training import StepRecord, TrainState, check_validation_loss
+from tinygpt.records import (
+    CodeRecord,
+    EvalRow,
+    MetricsRow,
+    ModelFile,
+    RunState,
+    StepRow,
+    Summary,
+    TrainingNumbers,
+)
+from tinygpt.runs.code import current_code, what_changed
+from tinygpt.runs.environment import changes, environment
+from tinygpt.runs.trained_weights import FILES, PROBE, choose
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, UnfinishedRun
 
 SMOOTHED_STEPS = 20  # last steps whose mean is the train loss of the result table
@@ -43,6 +56,7 @@ class Progress:
     best_loss: float = math.inf
     exact: bool = True
     environment: dict[str, str] = field(default_factory=dict)
+    code: CodeRecord = field(default_factory=current_code)
     snapshots: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,7 +70,8 @@ class TrainingRun:
         processes: those that share it; each has a TrainingRun, that of rank 0 writes.
 
     Attributes:
-        changed: how the environment differs from that of the checkpoint, e.g., "threads 1 -> 2".
+        changed: how environment and code differ from those of the checkpoint, e.g., "threads 1 ->
+            2".
         not_compiled: why the blocks are not compiled, "" if they are; None without
             `runtime.compile`.
     """
@@ -106,6 +121,7 @@ class TrainingRun:
             chosen: ModelFile = self.checkpoint.read_json("config.json")
             self.precision = Precision(chosen["precision"], "chosen when the run began")
         model = init_weights(GPT(config.model, self.tokenizer.vocab_size), train.seed).to(device)
+        model.explicit = not fast_forms_agree(config.model)
         self.state = TrainState.start(model, train, self.precision.name)
         self.not_compiled: str | None = None
         if config.runtime.compile:
@@ -130,9 +146,13 @@ class TrainingRun:
         here = self.progress.environment
         facts = {name: value for name, value in saved.items() if name != "step"}
         self.state.step = saved["step"]
+        code = self.progress.code
         self.progress = Progress(**facts)  # type: ignore[arg-type]
         self.changed = changes(self.progress.environment, here)
+        if changed := what_changed(saved["code"]):
+            self.changed.append(changed)
         self.progress.environment = here
+        self.progress.code = code
         self.progress.exact &= not self.changed
         self._load_tensors(checkpoint)
         self.metrics = checkpoint.read_rows("metrics.jsonl")
@@ -167,8 +187,14 @@ class TrainingRun:
         self.metrics.append(row)
 
     def validation_loss(self) -> float:
-        """In nats per token; each process computes a part of it."""
-        return evaluation.mean_loss(self.state.model, self.validation, self.state.processes)
+        """In nats per token; each process computes a part of it.
+
+        Raises:
+            DivergedError: it is not finite, or too large to be of use.
+        """
+        loss = evaluation.mean_loss(self.state.model, self.validation, self.state.processes)
+        check_validation_loss(loss, self.state.step)
+        return loss
 
     def evaluate(self) -> EvalRow:
         """Measure the validation loss, generate a sample, keep the best weights."""
@@ -198,9 +224,14 @@ class TrainingRun:
         train = self.config.train
         if train.sample_tokens == 0:
             return ""
-        arrays = {name: p.detach().cpu().numpy() for name, p in self.state.parameters.items()}
-        vocab_size, device = self.tokenizer.vocab_size, self.config.runtime.device
-        decoder = decoder_for(self.config.model, vocab_size, arrays, device=device)
+        data = self.model_bytes()
+        decoder = decoder_for(
+            self.config.model,
+            self.tokenizer.vocab_size,
+            weights.read_arrays(data),
+            self.config.runtime.device,
+            probe=self._probe(data),
+        )
         end_of_text = self.tokenizer.end_of_text
         new_tokens = generate(
             decoder,
@@ -210,6 +241,14 @@ class TrainingRun:
             end_of_text=end_of_text,
         )
         return train.sample_prompt + "".join(token.text for token in new_tokens)
+
+    def _probe(self, data: bytes) -> probes.Probe:
+        """What lm/model.py computes with the weights of a safetensors file."""
+        model, train, tokenizer = self.config.model, self.config.train, self.tokenizer
+        text = probes.random_text(
+            tokenizer.vocab_size, model.context_length, tokenizer.end_of_text, train.seed
+        )
+        return probes.measure(model, tokenizer.vocab_size, weights.read_arrays(data), text)
 
     def model_bytes(self) -> bytes:
         """The weights as safetensors."""
@@ -233,9 +272,14 @@ class TrainingRun:
             "step": self.state.step,
         }
         rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.metrics)
+        last = self.model_bytes()
+        probe = {"last": self._probe(last)}
+        if self.best:  # from the first evaluation on
+            probe["best"] = probe["last"] if self.best == last else self._probe(self.best)
         return {
-            "model.safetensors": self.model_bytes(),
-            "best/model.safetensors": self.best,
+            FILES["last"]: last,
+            FILES["best"]: self.best,
+            PROBE: probes.to_bytes(probe),
             "optimizer.safetensors": weights.dump(optimizer_tensors(self.state.optimizers)),
             "metrics.jsonl": "".join(rows).encode(),
             "config.json": json.dumps(model_file, indent=2, sort_keys=True).encode() + b"\n",
@@ -265,27 +309,52 @@ class TrainingRun:
                     hint="start again with `tinygpt train --fresh`",
                 )
             out.bytes(f"snapshots/{name}", data)
-        out.json("summary.json", {"rows": self._summary()})
+        numbers = self.numbers()
+        summary: Summary = {"rows": self._rows(numbers), "numbers": numbers}
+        out.json("summary.json", summary)
         if steps:
             speed = round(self.tokens(steps) / seconds)
             out.provenance(seconds=round(seconds, 1), tokens_per_second=speed)
-        out.provenance(exact=self.progress.exact, **self.progress.environment)
+        progress = self.progress
+        out.provenance(exact=progress.exact, code=progress.code, **progress.environment)
 
-    def _summary(self) -> list[list[str]]:
-        perplexities = [row["val_perplexity"] for row in self.metrics if row["kind"] == "eval"]
+    def numbers(self) -> TrainingNumbers:
+        """What the run did and reached so far."""
         losses = [row["loss"] for row in self.metrics if row["kind"] == "step"]
         recent = losses[-SMOOTHED_STEPS:]
-        step, progress = self.state.step, self.progress
-        parameters = sum(p.numel() for p in self.state.parameters.values())
-        lowest = evaluation.perplexity(progress.best_loss)
-        best = f"perplexity {lowest:,.2f} at step {progress.best_step:,}"
-        loss = f"{sum(recent) / len(recent):.4f} (mean of the last {len(recent)} steps)"
+        last = self._evaluations()[-1]
+        tokens = self.tokens(self.state.step)
+        return {
+            "steps": self.state.step,
+            "tokens": tokens,
+            "passes": tokens / len(self.batches.tokens),
+            "parameters": sum(p.numel() for p in self.state.parameters.values()),
+            "train_loss": sum(recent) / len(recent),
+            "val_loss": last["val_loss"],
+            "val_perplexity": last["val_perplexity"],
+            "best_step": self.progress.best_step,
+            "best_val_loss": self.progress.best_loss,
+        }
+
+    def _evaluations(self) -> list[EvalRow]:
+        return [row for row in self.metrics if row["kind"] == "eval"]
+
+    def _rows(self, numbers: TrainingNumbers) -> list[list[str]]:
+        """The result table."""
+        evaluations = self._evaluations()
+        smoothed = min(SMOOTHED_STEPS, numbers["steps"])
+        lowest = evaluation.perplexity(numbers["best_val_loss"])
+        best = f"perplexity {lowest:,.2f} at step {numbers['best_step']:,}"
+        if choose(numbers["val_loss"], numbers["best_val_loss"]) == "best":
+            best += "; `eval`, `sample` and `plot` use those weights"
+        first, last = evaluations[0]["val_perplexity"], numbers["val_perplexity"]
+        seen = f"{numbers['tokens']:,} tokens, {numbers['passes']:,.1f} passes over the text"
         return [
-            ["parameters", f"{parameters:,}"],
-            ["steps", f"{step:,} ({self.tokens(step):,} tokens)"],
+            ["parameters", f"{numbers['parameters']:,}"],
+            ["steps", f"{numbers['steps']:,} ({seen})"],
             ["precision", self.precision.name],
-            ["train loss", loss],
-            ["validation perplexity", f"{perplexities[0]:,.1f} -> {perplexities[-1]:,.2f}"],
+            ["train loss", f"{numbers['train_loss']:.4f} (mean of the last {smoothed} steps)"],
+            ["validation perplexity", f"{first:,.1f} -> {last:,.2f}"],
             ["best", best],
         ]
 
@@ -303,30 +372,3 @@ def is_evaluation_step(step: int, config: TrainConfig) -> bool:
     That is after 1, 10, 100, every `eval_every`, and the last.
     """
     return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0
-
-
-def environment(
-    device: torch.device, precision: Precision, world_size: int, *, compiled: bool
-) -> dict[str, str]:
-    """What the last bits of a step depend on, besides its inputs."""
-    return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "threads": str(torch.get_num_threads()),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "precision": precision.name,
-        "world_size": str(world_size),
-        "compiled": str(compiled).lower(),
-    }
-
-
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Where an environment differs from a recorded one, e.g., "threads 1 -> 2".
-
-    What was not recorded then does not count.
-    """
-    return [
-        f"{name} {before[name]} -> {value}"
-        for name, value in now.items()
-        if before.get(name, value) != value
-    ]

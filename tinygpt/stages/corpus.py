@@ -8,7 +8,8 @@ import json
 
 from tinygpt.config import Config
 from tinygpt.corpus import Documents, fingerprint
-from tinygpt.errors import InputError
+from tinygpt.corpus.division import Lengths, describe_lengths
+from tinygpt.errors import ConfigError, InputError
 from tinygpt.progress import Reporter
 from tinygpt.records import CorpusMeta
 from tinygpt.store import ArtifactWriter, Inputs
@@ -23,24 +24,32 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         out: where the artifact goes.
         reporter: receives the progress.
     Raises:
+        ConfigError: a separator is set, and no file of the source is text.
         InputError: the source is missing, not what it should be, empty, or changed meanwhile.
         NetworkError: the hub is needed and not there.
     """
     name = config.data.source
     before = fingerprint(config.data)
     documents = Documents(config.data, reporter)
-    count = size = 0
-    reporter.task("read documents", config.data.max_documents, unit="documents")
+    if config.data.separator != "auto" and not documents.separation:
+        raise ConfigError(
+            f"`data.separator` = {config.data.separator!r} does not apply to `{name}`, where each "
+            "record is a document",
+            hint="leave it out, or `--set data.separator=auto`",
+        )
+    lengths = Lengths()
+    size = 0
+    reporter.task("read documents", documents.limit, unit="documents")
     with (
         out.stream("documents.jsonl.gz") as raw,
         gzip.GzipFile("", "wb", 3, raw, mtime=0) as packed,
     ):
         for document in documents:
             packed.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
-            count += 1
+            lengths[len(document)] += 1
             size += len(document.encode())
             reporter.advance()
-    if not count:
+    if not lengths:
         raise InputError(
             f"`{name}` contains no documents", hint="name another source: `--source my.txt`"
         )
@@ -51,17 +60,23 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         reporter.note(f"U+FFFD stands for half a surrogate pair {what}")
     out.provenance(source=name, fingerprint=before)
     meta: CorpusMeta = {
-        "documents": count,
+        "documents": lengths.total(),
         "bytes": size,
         "empty": documents.empty,
         "source": documents.source,
     }
+    if documents.unit is not None:
+        meta["unit"] = documents.unit
     out.json("meta.json", meta)
-    rows = [
-        ["source", documents.title],
-        ["documents", f"{count:,}"],
-        ["text", f"{size:,} bytes"],
-    ]
-    if documents.empty:
-        rows.append(["empty", f"{documents.empty:,} dropped"])
-    out.json("summary.json", {"rows": rows})
+    out.json("summary.json", {"rows": summary(meta, documents, lengths)})
+
+
+def summary(meta: CorpusMeta, documents: Documents, lengths: Lengths) -> list[list[str]]:
+    """The result table."""
+    rows = [["source", documents.title], ["documents", f"{meta['documents']:,}"]]
+    if documents.separation:
+        rows.append(["separated", documents.separation])
+    rows += [["length", describe_lengths(lengths)], ["text", f"{meta['bytes']:,} bytes"]]
+    if meta["empty"]:
+        rows.append(["empty", f"{meta['empty']:,} dropped"])
+    return rows

@@ -1,10 +1,8 @@
 """Stage `eval`: a model in; its loss, and the quality of the texts that it generates, out."""
 
-import re
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import device as Device
@@ -18,16 +16,16 @@ from tinygpt.analysis.generation_metrics import (
 )
 from tinygpt.analysis.ngrams import ngram_losses
 from tinygpt.config import Config, SampleConfig
-from tinygpt.errors import InputError
-from tinygpt.lm import weights
-from tinygpt.lm.dataset import Tokens, document_spans, read_tokens
+from tinygpt.corpus.given import GivenTexts, read_given
+from tinygpt.errors import ConfigError
+from tinygpt.lm.dataset import Tokens, document_spans, encode_parts, read_tokens
 from tinygpt.lm.evaluation import Score, evaluate, mean_loss
-from tinygpt.lm.fast.decoder import decoder_for
 from tinygpt.lm.fast.precision import choose_device, prepare_cpu
+from tinygpt.lm.holdout import Part
 from tinygpt.lm.init import init_weights
 from tinygpt.lm.model import GPT
 from tinygpt.lm.sampling import Decoder, generate
-from tinygpt.lm.tokenizer import END_OF_TEXT, Tokenizer
+from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.progress import Reporter
 from tinygpt.records import (
     DatasetMeta,
@@ -35,15 +33,19 @@ from tinygpt.records import (
     EvalRecord,
     GenerationQuality,
     LongestCopy,
-    ModelFile,
     ScoreRecord,
+    WeightsScore,
 )
+from tinygpt.runs.trained_weights import FILES, METRICS, TrainedWeights, open_weights
 from tinygpt.store import Artifact, ArtifactWriter
 
-SEPARATOR = re.compile(rf"^\s*{re.escape(END_OF_TEXT)}\s*$", re.MULTILINE)  # as in text files
 GENERATION = SampleConfig(temperature=0.8, max_new_tokens=256, seed=1337)  # as `sample` does
 BATCH = 32  # samples generated side by side
 
+JUDGED: dict[str, Literal["validation split", "test split"]] = {
+    "val": "validation split",
+    "test": "test split",
+}
 MEASURES = {
     "variety": ("distinct_1", "distinct_2", "distinct_3"),
     "coherence": ("unseen_words", "loops", "ended"),
@@ -55,88 +57,143 @@ MEASURES = {
 def run(
     config: Config, inputs: Mapping[str, Artifact], out: ArtifactWriter, reporter: Reporter
 ) -> None:
-    """Evaluate the final weights of a run, or the newest of one that is unfinished.
-
-    eval.json is an EvalRecord.
+    """Evaluate the weights of a run that `eval.weights` names; eval.json is an EvalRecord.
 
     Args:
         config: [eval] and `runtime.device`, `runtime.threads` are used.
-        inputs: "train" (or a checkpoint in its place), "build-dataset", "tokenize".
+        inputs: "train" (or a checkpoint in its place), "tokenize", and "build-dataset"; without it,
+            which takes `eval.text`, there are no baselines and no generation quality.
         out: where the artifact goes.
-        reporter: receives the progress.
+        reporter: receives the progress, and which weights "auto" takes where that is not the last.
     Raises:
-        InputError: `eval.text` cannot be read, is not UTF-8 or has no text.
+        ArtifactError, CorruptArtifactError: see TrainedWeights.model.
+        ConfigError: `eval.split` is "test", and the dataset has none.
+        InputError: `eval.text` cannot be read or has no text.
     """
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    dataset: DatasetMeta = inputs["build-dataset"].read_json("meta.json")
-    train = read_tokens(inputs["build-dataset"].open("train.bin"), tokenizer.vocab_size)
-    validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
-    tokens = validation
-    if config.eval.text is not None:
-        tokens = encode_text(read_text(Path(config.eval.text)), tokenizer)
+    data = read_dataset(inputs.get("build-dataset"), config.eval.split, tokenizer)
+    given = given_texts(config, data, reporter)
+    tokens = data.held_out if given is None else encode(given.documents, tokenizer)
     prepare_cpu(config.runtime.threads)
     device = choose_device(config.runtime.device)
 
-    config_json = inputs["train"].read("config.json")
-    model_file: ModelFile = inputs["train"].read_json("config.json")
-    weights_file = inputs["train"].read("model.safetensors")
-    model = weights.read_model(config_json, weights_file).to(device)
-    reporter.task("evaluate", 3 if config.eval.baselines else 1, unit="models")
+    trained = open_weights(inputs["train"], config.eval.weights)
+    if trained.note is not None:
+        reporter.note(trained.note)
+    model = trained.model(reporter.note).to(device)
+    others = other_weights(inputs["train"], trained)
+    has_baselines = config.eval.baselines and len(data.train) > 0
+    reporter.task("evaluate", 1 + bool(others) + 2 * has_baselines, unit="models")
     byte_lengths = np.asarray(tokenizer.byte_lengths)
     result = evaluate(model, tokens, end_of_text=tokenizer.end_of_text, byte_lengths=byte_lengths)
     reporter.advance(1, loss=result.loss, perplexity=result.perplexity)
     baselines: dict[str, ScoreRecord] = {}
-    if config.eval.baselines:
-        losses = baseline_losses(model, model_file, train, tokens, device, reporter)
+    if has_baselines:
+        seed = inputs["train"].read_json("config.json")["train"]["seed"]
+        losses = baseline_losses(model, seed, data.train, tokens, reporter)
         for name, loss in losses.items():
             score = Score.of(loss, result.tokens, result.bytes)
             baselines[name] = ScoreRecord(**asdict(score))  # type: ignore[typeddict-item]
+    compared: WeightsScore | None = None
+    if others is not None:
+        compared = weights_score(others, tokens, result.bytes, device)
+        reporter.advance()
     quality = None
-    if config.eval.num_samples is not None:
-        spans = document_spans(validation, tokenizer.end_of_text)[: config.eval.num_samples]
-        longest = GENERATION.max_new_tokens
-        held_out = [validation[a : min(a + longest, b)].tolist() for a, b in spans]
-        decoder = _decoder(config, model, weights_file, min(BATCH, len(spans)))
-        generated = generate_samples(decoder, tokenizer, len(spans), reporter)
-        quality = generation_quality(generated, held_out, train, tokenizer)
+    if config.eval.num_samples is not None and len(data.train):
+        held_out = beginnings(data.held_out, tokenizer, config.eval.num_samples)
+        decoder = trained.decoder(config.runtime.device, min(BATCH, len(held_out)), reporter.note)
+        generated = generate_samples(decoder, tokenizer, len(held_out), reporter)
+        quality = generation_quality(generated, held_out, data.train, tokenizer)
     evaluation: EvalRecord = {
-        "judged": "validation split" if config.eval.text is None else "text",
-        "step": model_file["step"],
-        "label": dataset.get("label"),
+        "judged": JUDGED[config.eval.split] if config.eval.text is None else "text",
+        "weights": trained.which,
+        "step": trained.step,
+        "other_weights": compared,
+        "label": data.label,
         "baselines": baselines,
         "generation_metrics": quality,
         **asdict(result),  # type: ignore[typeddict-item]
+        **({} if given is None else {"text": given.title, "left_out": given.left_out}),
     }
     out.json("eval.json", evaluation)
     out.json("summary.json", {"rows": summary(evaluation)})
 
 
-def _decoder(config: Config, model: GPT, weights_file: bytes, max_sequences: int) -> Decoder:
-    """The decoder that generates the samples whose quality is measured."""
-    return decoder_for(
-        model.config,
-        model.vocab_size,
-        weights.read_arrays(weights_file),
-        device=config.runtime.device,
-        max_sequences=max_sequences,
-    )
+class Data(NamedTuple):
+    """The text from which a model was made; its splits are empty where it is not at hand."""
+
+    train: Tokens
+    held_out: Tokens
+    meta: DatasetMeta | None
+
+    @property
+    def label(self) -> str | None:
+        return None if self.meta is None else self.meta.get("label")
+
+
+def read_dataset(dataset: Artifact | None, split: str, tokenizer: Tokenizer) -> Data:
+    """The train split of a build-dataset artifact, and its split "val" or "test"."""
+    if dataset is None:
+        return Data(np.empty(0, np.uint16), np.empty(0, np.uint16), None)
+    meta: DatasetMeta = dataset.read_json("meta.json")
+    train = read_tokens(dataset.open("train.bin"), tokenizer.vocab_size)
+    if split not in meta:
+        both = "--set dataset.test_fraction=0.05 --set eval.split=test"
+        raise ConfigError(
+            f"`eval.split` = {split}, but no {split} split was held out of this model's text",
+            hint=f"`tinygpt run --until eval {both}` trains one that has not seen it",
+        )
+    held_out = read_tokens(dataset.open(f"{split}.bin"), tokenizer.vocab_size)
+    return Data(train, held_out, meta)
+
+
+def other_weights(train: Artifact, chosen: TrainedWeights) -> TrainedWeights | None:
+    """The weights of a run that were not chosen; None where best and last are the same."""
+    if {METRICS, FILES["best"]} & set(train.missing()):
+        return None  # the folder of a model that was copied
+    other = open_weights(train, "last" if chosen.which == "best" else "best")
+    return None if other.step == chosen.step else other
+
+
+def weights_score(
+    trained: TrainedWeights, tokens: Tokens, text_bytes: int, device: Device
+) -> WeightsScore:
+    """The score of some weights on tokens that predict `text_bytes` bytes of text."""
+    loss = mean_loss(trained.model().to(device), tokens)
+    score = Score.of(loss, len(tokens) - 1, text_bytes)
+    return {"weights": trained.which, "step": trained.step, **asdict(score)}  # type: ignore[typeddict-item]
 
 
 def baseline_losses(
-    model: GPT,
-    model_file: ModelFile,
-    train: Tokens,
-    tokens: Tokens,
-    device: Device,
-    reporter: Reporter,
+    model: GPT, seed: int, train: Tokens, tokens: Tokens, reporter: Reporter
 ) -> dict[str, float]:
-    """Loss of n-gram models and of the untrained model on the same tokens [nats per token]."""
+    """Loss of n-gram models and of the untrained model on the same tokens [nats per token].
+
+    Args:
+        model: the trained one.
+        seed: of the weights that it had before training.
+        train, tokens: what the n-gram models count, and what is evaluated.
+        reporter: receives the progress.
+    """
     losses = ngram_losses(train, tokens, model.vocab_size)
     reporter.advance()
-    untrained = init_weights(GPT(model.config, model.vocab_size), model_file["train"]["seed"])
-    losses["untrained"] = mean_loss(untrained.to(device), tokens)
+    untrained = init_weights(GPT(model.config, model.vocab_size), seed)
+    untrained.explicit = model.explicit
+    losses["untrained"] = mean_loss(untrained.to(model.token_embedding.weight.device), tokens)
     reporter.advance()
     return losses
+
+
+def beginnings(tokens: Tokens, tokenizer: Tokenizer, count: int) -> list[list[int]]:
+    """The first documents, or pieces of fewer, each as far as a generated text may go."""
+    longest = GENERATION.max_new_tokens
+    spans = document_spans(tokens, tokenizer.end_of_text)
+    texts = []
+    for start, stop in spans:
+        last = start if len(spans) >= count else max(start, stop - longest)
+        for first in range(start, last + 1, longest):
+            texts.append(tokens[first : min(first + longest, stop)].tolist())
+    return texts[:count]
 
 
 def generate_samples(
@@ -167,7 +224,7 @@ def generation_quality(
     train: Tokens,
     tokenizer: Tokenizer,
 ) -> GenerationQuality:
-    """Measure generated texts and, for comparison, as many documents of the validation split.
+    """Measure generated texts and, for comparison, as many held-out documents.
 
     Args:
         generated, held_out: token ids of each text.
@@ -246,56 +303,34 @@ def longest_copy(
     }
 
 
-def read_text(path: Path) -> str:
-    """A text file.
-
-    Raises:
-        InputError: it cannot be read or is not UTF-8.
-    """
-    hint = "`eval.text` names a text file in UTF-8"
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"cannot read `{path}`: not UTF-8 at byte {error.start}", hint=hint
-        ) from error
+def given_texts(config: Config, data: Data, reporter: Reporter) -> GivenTexts | None:
+    """The texts to evaluate on; None for a split."""
+    if config.eval.text is None:
+        return None
+    return read_given(config.eval.text, config.data, reporter, data.meta)
 
 
-def encode_text(text: str, tokenizer: Tokenizer) -> Tokens:
-    """Token ids of a text file in the form of the validation split.
-
-    Lines of `<|endoftext|>` separate documents; each document ends with the end-of-text token.
-
-    Raises:
-        InputError: it contains only white space.
-    """
-    tokens = array("H")
-    for document in SEPARATOR.split(text.replace("\r\n", "\n")):
-        if document.strip():
-            tokens.extend(tokenizer.encode(document.strip()))
-            tokens.append(tokenizer.end_of_text)
-    if not tokens:
-        raise InputError(
-            "the text to evaluate is empty",
-            hint="name a file with text in it, e.g., `tinygpt eval --text my.txt`",
-        )
-    return np.asarray(tokens)
+def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tokens:
+    """Token ids in the form of a split: each document ends with the end-of-text token."""
+    parts = (Part(document, "val", is_end=True) for document in documents)
+    return np.concatenate([part.tokens for part in encode_parts(parts, tokenizer)])
 
 
 def summary(result: EvalRecord) -> list[list[str]]:
     """The result table."""
-    size = f"{result['documents']:,} documents, {result['tokens']:,} tokens"
+    documents = f"{result['documents']:,} document{'s' * (result['documents'] != 1)}"
+    size = f"{documents}, {result['tokens']:,} tokens"
     loss = f"{result['loss']:.4f} nats per token"
     if result["standard_error"] is not None:
         loss += f" (standard error {result['standard_error']:.4f}, by document)"
     bits = result["bits_per_byte"]
     rows = [
         ["evaluated on", f"{result['judged']}: {size}, {result['bytes']:,} bytes"],
+        *given_rows(result),
         ["loss", loss],
         ["perplexity", f"{result['perplexity']:,.2f}"],
         ["bits per byte", "none" if bits is None else f"{bits:.4f}"],
+        *weights_rows(result),
     ]
     for name, baseline in result["baselines"].items():
         rows.append([f"perplexity of {name}", f"{baseline['perplexity']:,.2f}"])
@@ -306,9 +341,32 @@ def summary(result: EvalRecord) -> list[list[str]]:
     return rows
 
 
+def given_rows(result: EvalRecord) -> list[list[str]]:
+    """What was read with `eval.text`, and how much of it is not evaluated."""
+    if "text" not in result:
+        return []
+    rows = [["text", result["text"]]]
+    if result["left_out"]:
+        rows.append(["left out", f"{result['left_out']:,} bytes between documents"])
+    return rows
+
+
+def weights_rows(result: EvalRecord) -> list[list[str]]:
+    """Which weights were evaluated, and how well the others do."""
+    split = "this" if result["judged"] == "validation split" else "the validation"
+    remarks = {"best": f", chosen on {split} split", "last": ""}
+    chosen, other = result["weights"], result["other_weights"]
+    rows = [["weights", f"{chosen}, of step {result['step']:,}{remarks[chosen]}"]]
+    if other is not None:
+        scores = f"loss {other['loss']:.4f}, perplexity {other['perplexity']:,.2f}"
+        remark = f"step {other['step']:,}{remarks[other['weights']]}"
+        rows.append([f"{other['weights']} weights", f"{scores} ({remark})"])
+    return rows
+
+
 def quality_rows(quality: GenerationQuality) -> list[list[str]]:
-    """Generation quality in short; in brackets the same of validation documents."""
-    count = f"{quality['count']:,} generated (in brackets: as many validation documents)"
+    """Generation quality in short; in brackets the same of held-out documents."""
+    count = f"{quality['count']:,} generated (in brackets: as many held-out documents)"
     rows = [["samples", count]]
     for row, measures in MEASURES.items():
         shown = []

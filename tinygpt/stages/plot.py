@@ -30,6 +30,7 @@ from tinygpt.lm.model import GPT
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.progress import Reporter
 from tinygpt.records import EvalRecord, ModelFile, Summary
+from tinygpt.runs.trained_weights import open_weights
 from tinygpt.store import Artifact, ArtifactWriter
 
 DOCUMENT_TOKENS = 40  # of a validation document
@@ -84,21 +85,27 @@ def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) 
     validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
     evaluation: EvalRecord = inputs["eval"].read_json("eval.json")
     model_file: ModelFile = train.read_json("config.json")
-    config_json = train.read("config.json")
-    model = weights.read_model(config_json, train.read("model.safetensors"))
+    trained = open_weights(train, config.plot.weights)
+    if trained.note is not None:
+        reporter.note(trained.note)
+    model = trained.model(reporter.note)
     initial = init_weights(GPT(model.config, model.vocab_size), model_file["train"]["seed"])
+    initial.explicit = model.explicit
     token_ids = choose_text(config, tokenizer, validation, model.config.context_length, reporter)
 
-    names = [name for name in train.names() if name.startswith("snapshots/")]
+    names = snapshot_files(train, trained.step)
+    lacking = [name for name in train.missing() if name.startswith("snapshots/")]
+    if lacking:
+        reporter.note(f"without {', '.join(lacking)}, which model {train.id} lacks")
     reporter.task("analyze", 2 + len(names), unit="models")
     snapshots = [ModelAnalysis.of(initial, token_ids, 0)]
     reporter.advance()
-    for name in names:
-        step = int(name.removeprefix("snapshots/step-").removesuffix(".safetensors"))
-        snapshot = weights.read_model(config_json, train.read(name))
+    for step, name in names.items():
+        snapshot = weights.read_model(train.read("config.json"), train.read(name))
+        snapshot.explicit = model.explicit
         snapshots.append(ModelAnalysis.of(snapshot, token_ids, step))
         reporter.advance()
-    snapshots.append(ModelAnalysis.of(model, token_ids, model_file["step"]))
+    snapshots.append(ModelAnalysis.of(model, token_ids, trained.step))
     reporter.advance()
 
     baselines: dict[str, float] = {}
@@ -115,6 +122,18 @@ def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) 
         snapshots=snapshots,
         ablation=ablate_heads(model, ablation_text) if len(ablation_text) > 1 else None,
     )
+
+
+def snapshot_files(train: Artifact, last: int) -> dict[int, str]:
+    """The weight snapshots up to the step `last` that are there, in order: step -> file."""
+    files = {}
+    missing = train.missing()
+    for name in train.names():
+        if name.startswith("snapshots/") and name not in missing:
+            step = int(name.removeprefix("snapshots/step-").removesuffix(".safetensors"))
+            if step <= last:
+                files[step] = name
+    return files
 
 
 def choose_text(
@@ -234,6 +253,7 @@ def summary(analysis: RunAnalysis, pictures: int) -> list[list[str]]:
     tokens = len(analysis.labels)
     induction, previous = scores.induction, scores.previous_token
     rows = [
+        ["weights", f"of step {analysis.final.step:,}"],
         ["text", f"{tokens} token{'s' if tokens > 1 else ''}"],
         ["strongest induction", f"{_highest(induction)}: {induction.max():.2f}"],
         ["strongest previous token", f"{_highest(previous)}: {previous.max():.2f}"],

@@ -9,12 +9,11 @@ from typing import Any
 
 from tinygpt.config import Config, SampleConfig
 from tinygpt.errors import InputError, UsageError
-from tinygpt.lm.fast.decoder import decoder_for
 from tinygpt.lm.sampling import Decoder, NewToken, StopReason, generate, xray
 from tinygpt.lm.tokenizer import END_OF_TEXT, Tokenizer
-from tinygpt.lm.weights import read_arrays, read_config
 from tinygpt.progress import Reporter
 from tinygpt.records import SampleRecord
+from tinygpt.runs.trained_weights import TrainedWeights, open_weights
 from tinygpt.store import Artifact, ArtifactWriter
 
 BATCH = 32  # samples generated side by side
@@ -49,6 +48,8 @@ def run(
 ) -> None:
     """Generate `sample.num_samples` samples; samples.jsonl holds a SampleRecord for each.
 
+    torch is imported only where the decoder needs it.
+
     A single one goes to `reporter.output` while it is generated; of several, each as soon as it and
     those before it are complete, with an empty line between them.
 
@@ -56,8 +57,9 @@ def run(
         config: [sample] and `runtime.device` are used; the seed must be set.
         inputs: "train" (the finished run or a checkpoint of it) and "tokenize".
         out: where samples.jsonl goes.
-        reporter: receives the text.
+        reporter: receives the text, and a note on weights and decoder where they need one.
     Raises:
+        ArtifactError, CorruptArtifactError: see decoder_for.
         ValueError: the seed is None.
         UsageError: the prompt or a stop text is empty, or the prompt is longer than the context and
             `sample.overflow` is "stop".
@@ -71,7 +73,11 @@ def run(
             "a stop text is empty, and would end every sample at once", hint="leave it out"
         )
     batch = min(settings.num_samples, BATCH)
-    tokenizer, decoder = load(inputs, config.runtime.device, batch)
+    trained = open_weights(inputs["train"], settings.weights)
+    if trained.note is not None:
+        reporter.note(trained.note)
+    tokenizer = matching_tokenizer(inputs, trained.vocab_size)
+    decoder = trained.decoder(config.runtime.device, batch, reporter.note)
     prompt = encode_prompt(settings, tokenizer, decoder.context_length, reporter)
     if settings.num_samples > 1:
         reporter.task("sample", settings.num_samples, unit="samples")
@@ -80,7 +86,7 @@ def run(
     started = time.perf_counter()
     with out.stream("samples.jsonl") as lines:
         for sample in generate_samples(settings, prompt, tokenizer, decoder, reporter):
-            record = to_record(sample, settings, inputs, decoder)
+            record = to_record(sample, settings, inputs, trained, decoder)
             lines.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             tokens += len(sample.token_ids)
             endings[sample.stop_reason] += 1
@@ -92,20 +98,15 @@ def run(
         ["new tokens", f"{tokens:,}"],
         ["ended", ", ".join(counts)],
         ["seed", str(settings.seed)],
+        ["weights", f"{trained.which}, of step {trained.step:,}"],
     ]
     out.json("summary.json", {"rows": rows})
 
 
-def load(
-    inputs: Mapping[str, Artifact], device: str, max_sequences: int
-) -> tuple[Tokenizer, Decoder]:
-    """The tokenizer and the model, which must belong together.
-
-    torch is imported only where decoder_for needs it.
-    """
+def matching_tokenizer(inputs: Mapping[str, Artifact], vocab_size: int) -> Tokenizer:
+    """The tokenizer, which must be the one with which the model was trained."""
     train, tokenize = inputs["train"], inputs["tokenize"]
     data = tokenize.read("tokenizer.json")
-    model_config, vocab_size = read_config(train.read("config.json"))
     tokenizer = Tokenizer.from_bytes(data)
     if data != train.read("tokenizer.json") or tokenizer.vocab_size != vocab_size:
         ours = f"the tokenizer `{tokenize.stage}/{tokenize.id}` ({tokenizer.vocab_size:,} entries)"
@@ -114,11 +115,7 @@ def load(
             f"{ours} is not the one with which {model} was trained",
             hint="`tinygpt artifacts lineage` shows what a model was made from",
         )
-    weights = read_arrays(train.read("model.safetensors"))
-    decoder = decoder_for(
-        model_config, vocab_size, weights, device=device, max_sequences=max_sequences
-    )
-    return tokenizer, decoder
+    return tokenizer
 
 
 def encode_prompt(
@@ -176,7 +173,11 @@ def generate_samples(
 
 
 def to_record(
-    sample: Sample, settings: SampleConfig, inputs: Mapping[str, Artifact], decoder: Decoder
+    sample: Sample,
+    settings: SampleConfig,
+    inputs: Mapping[str, Artifact],
+    trained: TrainedWeights,
+    decoder: Decoder,
 ) -> SampleRecord:
     """A finished sample as a line of samples.jsonl."""
     assert sample.stop_reason is not None
@@ -191,6 +192,8 @@ def to_record(
         "seed": settings.seed,
         "model": inputs["train"].digest,
         "tokenizer": inputs["tokenize"].digest,
+        "weights": trained.which,
+        "step": trained.step,
         "decoder": decoder.name,
     }
 
@@ -208,7 +211,9 @@ def add_xray(
         samples: the artifact that `run` wrote for this configuration and these inputs.
         config, inputs: see run.
     """
-    tokenizer, decoder = load(inputs, config.runtime.device, 1)
+    trained = open_weights(inputs["train"], config.sample.weights)
+    tokenizer = matching_tokenizer(inputs, trained.vocab_size)
+    decoder = trained.decoder(config.runtime.device)
     prompt = [tokenizer.end_of_text, *tokenizer.encode(config.sample.prompt or "")]
 
     def describe(token_id: int, probability: float) -> dict[str, Any]:

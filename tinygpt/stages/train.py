@@ -1,20 +1,22 @@
 """Stage `train`: token shards in, a trained model and the record of its training out."""
 
-import copy
 import shlex
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
-from tinygpt.analysis.costs import costs
+from tinygpt.analysis.costs import costs, useful_passes
 from tinygpt.config import Config
 from tinygpt.errors import DivergedError, Interrupted, StoppedEarly, TinygptError
 from tinygpt.lm.evaluation import perplexity
 from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.optim import warmup_steps
-from tinygpt.lm.training import TrainState, train, train_step
+from tinygpt.lm.training import StepRecord, train
 from tinygpt.progress import NO_LIMITS, Limits, Reporter, duration
-from tinygpt.records import EvalRow
+from tinygpt.records import DatasetMeta, EvalRow
+from tinygpt.runs.memory import check_memory
+from tinygpt.runs.pace import Pace, Seconds, measure_seconds
 from tinygpt.runs.training_run import TrainingRun, is_evaluation_step
 from tinygpt.store import Artifact, ArtifactWriter, Inputs
 
@@ -40,19 +42,19 @@ def run(
         limits: when to stop early.
         processes: those that share the work; the others call `follow`.
     Raises:
+        ConfigError: the run needs more memory than there is.
         InputError: fewer training tokens than one window.
         DivergedError: a loss or gradient is not finite; the last checkpoint is intact.
         StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
     """
+    meta: DatasetMeta = inputs["build-dataset"].read_json("meta.json")
+    check_memory(config, meta["vocab_size"], processes.world_size, reporter)
     with limits.defer_signals():
         training = TrainingRun(config, inputs, out.unfinished_run.newest(), processes)
         if training.state.step and (stop := stop_reason(training.state.step, 0, limits)):
             raise stop  # one more step is not what was asked for
         announce(training, reporter)
-        try:
-            seconds, steps = take_steps(training, out, reporter, limits)
-        except DivergedError as error:
-            raise with_batch(error, training) from None
+        seconds, steps = take_steps(training, out, reporter, limits)
         training.finish(out, seconds, steps)
 
 
@@ -67,9 +69,11 @@ def take_steps(
     config, processes = training.config, training.state.processes
     first_step = training.state.step
     spent = 0.0
+    pace = Pace()
     started = resumed = time.monotonic()
-    for record in train(training.state, training.batches, config.train):
+    for record in steps_of(training):
         spent += time.monotonic() - resumed  # evaluation and checkpoints are not training
+        pace.stepped()
         training.record(record)
         speed = training.tokens(record.step - first_step) / spent
         reporter.advance(
@@ -77,9 +81,11 @@ def take_steps(
             loss=record.loss,
             perplexity=perplexity(record.loss),
             tokens_per_second=speed,
+            seconds_left=pace.left(record.step, config.train),
         )
         if is_evaluation_step(record.step, config.train):
             report_evaluation(training.evaluate(), reporter)
+            pace.evaluated()
         if record.step in training.snapshot_steps:
             training.take_snapshot(out.unfinished_run)
         if record.step == config.train.max_steps:
@@ -92,6 +98,14 @@ def take_steps(
             raise stop
         resumed = time.monotonic()
     return spent, training.state.step - first_step
+
+
+def steps_of(training: TrainingRun) -> Iterator[StepRecord]:
+    """The remaining steps; the error of one that fails shows the beginning of its batch."""
+    try:
+        yield from train(training.state, training.batches, training.config.train)
+    except DivergedError as error:
+        raise with_batch(error, training) from None
 
 
 def follow(
@@ -113,61 +127,59 @@ def announce(training: TrainingRun, reporter: Reporter) -> None:
     config, state = training.config, training.state
     if training.not_compiled:
         reporter.note(f"torch.compile is not available, training without: {training.not_compiled}")
+    if state.model.explicit:
+        reporter.note(
+            "lm/model.py computes something else than the faster forms of it in lm/fast; training "
+            "does what lm/model.py says, and takes longer"
+        )
     if training.checkpoint is not None:
         reporter.note(f"continuing at step {state.step:,} of {config.train.max_steps:,}")
         if changed := ", ".join(training.changed):
-            consequence = "the last bits may differ (exact: false)"
+            consequence = "the run cannot be repeated to the bit (exact: false)"
             reporter.note(f"continuing under other conditions: {changed}; {consequence}")
     else:
         precision = training.precision
         reporter.note(f"{precision.name} matrix products: {precision.reason}")
-        report_costs(training, measured_seconds_per_step(training), reporter)
+        report_costs(training, measure_seconds(training), reporter)
     reporter.task("train", config.train.max_steps, unit="steps", done=state.step)
 
 
-def measured_seconds_per_step(training: TrainingRun, micro_batches: int = 3) -> float:
-    """Time of a step on this machine, from a few micro-batches on a throw-away copy.
-
-    The first one only warms up.
-    """
-    accumulation = training.config.train.grad_accum_steps
-    config = training.config.train.model_copy(update={"grad_accum_steps": 1})
-    model = copy.deepcopy(training.state.model)
-    state = TrainState.start(model, config, training.precision.name)
-    for count in range(micro_batches):
-        if count == 1:
-            started = time.monotonic()
-        train_step(state, training.batches, config)
-    seconds = (time.monotonic() - started) / (micro_batches - 1)
-    return seconds * accumulation / training.state.processes.world_size
-
-
-def report_costs(training: TrainingRun, seconds_per_step: float, reporter: Reporter) -> None:
-    """Parameters, arithmetic, memory and time; advice where it takes more than two hours."""
+def report_costs(training: TrainingRun, seconds: Seconds, reporter: Reporter) -> None:
+    """Parameters, arithmetic, passes and time; advice where one of them is too much."""
     config = training.config
     cost = costs(config.model, config.train, training.state.model.vocab_size)
     steps = config.train.max_steps
-    tokens = training.tokens(steps)
-    passes = tokens / len(training.batches.tokens)
-    total = steps * seconds_per_step
     parts = f"{cost.embedding_parameters:,} in embeddings, {cost.block_parameters:,} in blocks"
     flops = f"{cost.flops_per_token / 1e6:.1f} MFLOP per token"
-    memory = f"{cost.memory_bytes / 2**20:,.0f} MiB"
     reporter.note(f"parameters  {cost.parameters:,} ({parts})")
     reporter.note(f"arithmetic  {flops}, {cost.tokens_per_step:,} tokens per step")
-    reporter.note(f"memory      about {memory} for weights, gradients, optimizer and activations")
-    data = f"{steps:,} steps are {tokens / 1e6:,.1f} M tokens"
-    reporter.note(f"data        {data}, {passes:.1f} passes over the training text")
-    reporter.note(f"time        about {duration(total)} here ({seconds_per_step:.2f} s per step)")
+    report_passes(training.tokens(1), len(training.batches.tokens), steps, reporter)
+    total = seconds.left(0, config.train)
+    pace = f"{seconds.step:.2f} s per step, {duration(seconds.evaluation)} per evaluation"
+    reporter.note(f"time        about {duration(total)} here ({pace})")
     if total > LONG_RUN and config.train.optimizer == "adamw":
         warmup = warmup_steps(config.train)
         command = f"tinygpt run --preset laptop --source {shlex.quote(config.data.source)}"
         reporter.note(f"this run takes about {total / 3600:.0f} hours on this machine")
         reporter.note(
-            f"its warm-up alone ({warmup:,} steps) takes {duration(warmup * seconds_per_step)}, "
+            f"its warm-up alone ({warmup:,} steps) takes {duration(warmup * seconds.step)}, "
             "and the model learns little before it ends"
         )
         reporter.note(f"`{command}` learns as much in less time")
+
+
+def report_passes(tokens_per_step: int, text: int, max_steps: int, reporter: Reporter) -> None:
+    """How often training reads a text of `text` tokens; a warning where it learns it by heart."""
+    tokens = max_steps * tokens_per_step
+    data = f"{max_steps:,} steps are {tokens / 1e6:,.1f} M tokens"
+    reporter.note(f"data        {data}, {tokens / text:.1f} passes over the training text")
+    useful = useful_passes(text)
+    if tokens > useful * text:
+        fits = max(1, useful * text // tokens_per_step)
+        reporter.note(
+            f"warning: with more than about {useful} passes over a text of this size, validation "
+            f"got worse in our measurements (docs/notebook.md); `--max-steps {fits}` ends there"
+        )
 
 
 def report_evaluation(row: EvalRow, reporter: Reporter) -> None:

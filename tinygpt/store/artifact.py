@@ -25,6 +25,12 @@ from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
+MODEL_STAGE = "train"
+MODEL_FILES = ("config.json", "model.safetensors", "probe.safetensors", "tokenizer.json")
+"""What a model needs beside its manifest to be loaded, sampled and evaluated on a text.
+
+It can still be used if others are missing: optimizer state, best weights, snapshots, metrics.
+"""
 ID_LENGTH = 12
 MAX_MANIFEST_BYTES = 16 << 20
 ARTIFACT_ID = re.compile(r"[0-9a-f]{12}")
@@ -49,20 +55,27 @@ class DamageError(CorruptArtifactError):
     """A file of an artifact does not match the manifest.
 
     Args:
+        root: the store's folder, or `folder` itself for a copy outside of any store.
         folder: the artifact's folder.
         file: the file's name in the artifact.
         kind: "missing", "changed", "truncated", "grown", "misnamed", "symlink" or "not a file".
         problem: the rest of a sentence that begins with the file's name, e.g., "is missing".
     """
 
-    def __init__(self, folder: Path, file: str, kind: str, problem: str) -> None:
+    def __init__(self, root: Path, folder: Path, file: str, kind: str, problem: str) -> None:
         stage = folder.parent.name
-        if stage == CHECKPOINT:
+        name = f"{stage}/{folder.name}"
+        rebuild = f"`tinygpt run --until {stage} --force`"
+        if root == folder:
+            name = str(folder)
+            hint = f"copy `{file}` again from the store where the model was trained"
+        elif stage == CHECKPOINT:
             hint = "`tinygpt train --resume` continues from the newest intact checkpoint"
+        elif stage == MODEL_STAGE:
+            hint = f"`tinygpt artifacts verify --repair` mends what it can; {rebuild} trains again"
         else:
-            hint = f"rebuild it with `tinygpt run --until {stage} --force`"
-        artifact = f"{stage}/{folder.name}"
-        super().__init__(f"artifact `{artifact}` is damaged: `{file}` {problem}", hint=hint)
+            hint = f"`tinygpt artifacts verify --repair` removes it, and {rebuild} makes it again"
+        super().__init__(f"artifact `{name}` is damaged: `{file}` {problem}", hint=hint)
         self.kind = kind
 
 
@@ -163,11 +176,11 @@ class Artifact:
             manifest = Manifest.from_bytes(data)
         except (ValueError, RecursionError) as error:
             problem = "is not what this version of tinygpt writes"
-            raise DamageError(folder, MANIFEST, "changed", problem) from error
+            raise DamageError(root or folder, folder, MANIFEST, "changed", problem) from error
         in_its_place = root is None or manifest.place == (folder.parent.name, folder.name)
         if not in_its_place or not manifest.key.startswith(key):
             problem = f"describes `{'/'.join(manifest.place)}` with key `{manifest.key}`"
-            raise DamageError(folder, MANIFEST, "misnamed", problem)
+            raise DamageError(root or folder, folder, MANIFEST, "misnamed", problem)
         return cls(folder, manifest, root or folder)
 
     @property
@@ -197,9 +210,31 @@ class Artifact:
         """Bytes of all its files together."""
         return sum(record["bytes"] for record in self.manifest.files.values())
 
+    @property
+    def present_digest(self) -> Digest:
+        """The digest of what is there; unlike `digest` while optional files are missing.
+
+        It enters the keys of what is made from the artifact, because a stage may read those files.
+        """
+        if missing := self.missing():
+            return Digest(hash_json("tinygpt.lacking", self.digest, missing))
+        return self.digest
+
     def names(self) -> list[str]:
         """The names of its files, sorted."""
         return sorted(self.manifest.files)
+
+    def is_optional(self, name: str) -> bool:
+        """Whether the artifact can be used without a file; so it is for most files of a model."""
+        return self.stage == MODEL_STAGE and name not in MODEL_FILES
+
+    def missing(self) -> list[str]:
+        """The names of optional files that are not there, sorted."""
+        return [
+            name
+            for name in self.names()
+            if self.is_optional(name) and not os.path.lexists(self.path(name))
+        ]
 
     def path(self, name: str) -> Path:
         """Where a file is, to be shown to people; code reads it with `read` or `open`."""
@@ -236,27 +271,39 @@ class Artifact:
         """Hash every file.
 
         Raises:
-            CorruptArtifactError: a file is missing, or differs from what was written.
+            CorruptArtifactError: a file differs from what was written, or one is missing that is
+                not optional.
         """
+        missing = self.missing()
         for name in self.names():
-            self.open(name).close()
+            if name not in missing:
+                self.open(name).close()
+
+    def check_model_files(self) -> None:
+        """Hash what is needed to load a model, its manifest apart; errors as in `check`."""
+        for name in self.names():
+            if name in MODEL_FILES:
+                self.open(name).close()
 
     def _open_sized(self, name: str) -> BinaryIO:
         """Open a file of the recorded size; a wrong size says more than a wrong hash."""
         if name not in self.manifest.files:
-            raise DamageError(self.folder, name, "missing", "is not listed in the manifest")
+            raise self._damage(name, "missing", "is not listed in the manifest")
         stream = _open(self.root, self.folder, name)
         expected = self.manifest.files[name]["bytes"]
         found = os.fstat(stream.fileno()).st_size
         if found != expected:
             stream.close()
             kind = "truncated" if found < expected else "grown"
-            raise DamageError(self.folder, name, kind, f"has {found} bytes instead of {expected}")
+            raise self._damage(name, kind, f"has {found} bytes instead of {expected}")
         return stream
 
     def _check_hash(self, name: str, sha256: str) -> None:
         if sha256 != self.manifest.files[name]["sha256"]:
-            raise DamageError(self.folder, name, "changed", "does not match its recorded hash")
+            raise self._damage(name, "changed", "does not match its recorded hash")
+
+    def _damage(self, name: str, kind: str, problem: str) -> DamageError:
+        return DamageError(self.root, self.folder, name, kind, problem)
 
 
 Inputs = Mapping[str, Artifact]
@@ -268,10 +315,10 @@ def _open(root: Path, folder: Path, name: str) -> BinaryIO:
         return open_beneath(root, folder / name)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise DamageError(folder, name, "missing", "is missing") from error
+            raise DamageError(root, folder, name, "missing", "is missing") from error
         if error.errno == errno.ELOOP:
             problem = "is a symbolic link or lies behind one"
-            raise DamageError(folder, name, "symlink", problem) from error
+            raise DamageError(root, folder, name, "symlink", problem) from error
         if error.errno in (errno.EISDIR, errno.ENXIO):
-            raise DamageError(folder, name, "not a file", "is not a regular file") from error
+            raise DamageError(root, folder, name, "not a file", "is not a regular file") from error
         raise StorageError.refused(error, folder / name) from error

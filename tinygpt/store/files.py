@@ -139,13 +139,29 @@ def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
         return file.finish()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, replacing any old file in one step; it is durable on return."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+def copy_file(root: Path, source: Path, target: Path) -> FileRecord:
+    """Create `target` with the bytes of a regular file below `root`; it is durable on return."""
+    try:
+        with refusals(source), open_beneath(root, source) as stream, NewFile(target) as file:
+            while piece := stream.read(1 << 20):
+                file.write(piece)
+            return file.finish()
+    except StorageError:
+        discard(target)
+        raise
+
+
+def replace_file(path: Path, data: bytes, *, prepared_in: Path | None = None) -> None:
+    """Write `data` to `path`, replacing any old file in one step; it is durable on return.
+
+    Args:
+        prepared_in: the folder where the new file is written first; None for that of `path`.
+    """
+    fresh = (prepared_in or path.parent) / f".{path.name}.{secrets.token_hex(6)}"
     try:
         write_file(fresh, data)
         rename(fresh, path)
-    except StorageError:
+    except (StorageError, KeyboardInterrupt):
         discard(fresh)
         raise
 

@@ -6,11 +6,12 @@ forked child does not inherit it.
 
 import fcntl
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from tinygpt.errors import BusyError, StorageError
@@ -19,7 +20,8 @@ from tinygpt.store import files
 _NOTIFY_AFTER_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
-_STARTED = datetime.now(UTC)
+_STARTED = datetime.now().astimezone()
+_LONGEST_COMMAND = 200  # characters
 
 OnWait = Callable[[str], None]
 """Called with a sentence that says what the command waits for."""
@@ -81,11 +83,11 @@ def _wait(fd: int, path: Path, shared: bool, timeout: float | None, on_wait: OnW
         waited = time.monotonic() - begin
         if timeout is not None and waited >= timeout:
             raise BusyError(
-                f"{_describe_holder(fd)} is still using `{path.stem}` after {timeout:g} s",
+                f"{_describe_holder(path)} is still using `{path.stem}` after {timeout:g} s",
                 hint="wait until it ends; stages can wait with `--set runtime.lock_timeout=none`",
             )
         if waited >= _NOTIFY_AFTER_SECONDS and not notified:
-            on_wait(f"waiting for {_describe_holder(fd)}, which is using `{path.stem}`")
+            on_wait(f"waiting for {_describe_holder(path)}, which is using `{path.stem}`")
             notified = True
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -108,14 +110,22 @@ def _try_lock(fd: int, path: Path, shared: bool) -> bool:
 
 
 def _describe_this_process() -> bytes:
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    started = f"{_STARTED:%Y-%m-%d %H:%M:%S} UTC"
-    text = f"process {os.getpid()} (`{command}`, started {started})"
+    called = Path(sys.argv[0])
+    name = called.parent.name if called.name == "__main__.py" else called.name
+    command = shlex.join([name, *sys.argv[1:]])[:_LONGEST_COMMAND]
+    # No backticks: in them, a command is spelled as the one who waits would type it
+    text = f"process {os.getpid()} ({command}, started {_STARTED:%Y-%m-%d %H:%M:%S})"
     return text.encode("utf-8", "backslashreplace")
 
 
-def _describe_holder(fd: int) -> str:
-    """The text that the holder wrote into the lock file, unless it is damaged or missing."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    text = os.read(fd, 400).decode("utf-8", "replace")
-    return text if text.startswith("process ") else "another process"
+def _describe_holder(path: Path) -> str:
+    """What the holder wrote into the lock file.
+
+    Those that share a lock write nothing there, but one of them has a lock for itself.
+    """
+    for held in filter(is_held, (path, *sorted(path.parent.glob("*.lock")))):
+        with suppress(OSError), files.open_beneath(held.parent, held) as file:
+            text = file.read(4 * _LONGEST_COMMAND).decode("utf-8", "replace")
+            if text.startswith("process "):
+                return text
+    return "another process"

@@ -26,7 +26,7 @@ class NewFolder:
         self._folders = [folder]
         try:
             files.make_folder(folder)
-        except StorageError:
+        except (StorageError, KeyboardInterrupt):
             self.discard()
             raise
 

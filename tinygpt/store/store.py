@@ -5,6 +5,7 @@ artifacts/<stage>/<key12>/   an artifact; complete if and only if it holds manif
           .locks/            lock files, never removed
           .trash/            what was replaced
           .pins/             what `gc` must keep
+          .tinygpt-store     marks the folder as a store
           latest/            copies for people; no stage reads them
 """
 
@@ -37,6 +38,7 @@ from tinygpt.store.unfinished import UnfinishedRun, read_run
 from tinygpt.store.writer import ArtifactWriter
 
 LATEST = "latest"
+MARKER = ".tinygpt-store"
 _EMPTY: Mapping[str, Any] = {}
 _PREFIX = re.compile(r"(?:([a-z][a-z-]*)/)?([0-9a-f]{4,64})")
 
@@ -144,8 +146,15 @@ class Store:
         # We hold the lock, so only a killed process can have left these
         for leftover in self.partial.glob(f"{name}.*"):
             files.remove(leftover)
+        if not (self.root / MARKER).exists():
+            data = b"This folder is a store of tinygpt.\n"
+            files.replace_file(self.root / MARKER, data, prepared_in=self.partial)
         unfinished = UnfinishedRun(self.root, _recipe(stage, version, key, tables, inputs))
-        return ArtifactWriter(self.partial / f"{name}.{secrets.token_hex(6)}", unfinished)
+        return ArtifactWriter(self._fresh(name), unfinished)
+
+    def _fresh(self, name: str) -> Path:
+        """A path of unfinished work that nobody else has."""
+        return self.partial / f"{name}.{secrets.token_hex(6)}"
 
     def publish(self, out: ArtifactWriter) -> Artifact:
         """Turn the files of `out` into the artifact of its key, in one step; durable on return.
@@ -172,10 +181,10 @@ class Store:
         return Artifact(final, manifest, self.root)
 
     def _load_if_equal(self, folder: Path, manifest: Manifest) -> Artifact | None:
-        """The artifact in `folder` if it is intact and has the key and digest of `manifest`."""
+        """The artifact in `folder` if it is whole and has the key and digest of `manifest`."""
         with suppress(ArtifactError, StorageError):
             artifact = Artifact.load(folder, self.root, manifest.key)
-            if artifact.digest == manifest.digest:
+            if artifact.present_digest == manifest.digest:
                 artifact.check()
                 return artifact
         return None
@@ -255,21 +264,32 @@ class Store:
         return self.root / LATEST
 
     def put_latest(self, copies: Mapping[str, bytes]) -> Path:
-        """Replace the copies for people.
+        """Replace the copies for people, all or none of them.
 
         Args:
             copies: file name -> bytes.
         Returns:
             Their folder.
+        Raises:
+            StorageError: it cannot be written.
         """
         self._make_root()
-        latest = self.latest
-        if os.path.lexists(latest):
-            files.remove(latest)
-        new = NewFolder(latest)
-        for name, data in copies.items():
-            new.bytes(name, data)
-        return latest
+        files.make_folder(self.partial)
+        new = NewFolder(self._fresh(LATEST))
+        old = self._fresh(LATEST)
+        try:
+            for name, data in copies.items():
+                new.bytes(name, data)
+            if os.path.lexists(self.latest):
+                files.rename(self.latest, old)
+            files.rename(new.folder, self.latest)
+        except StorageError:
+            new.discard()
+            with suppress(StorageError):
+                files.rename(old, self.latest)
+            raise
+        files.discard(old)
+        return self.latest
 
     def list(self, stage: str | None = None) -> list[Artifact]:
         """All artifacts with a sound manifest, newest first; `verify` finds the others."""
@@ -278,6 +298,24 @@ class Store:
             with suppress(ArtifactError, StorageError):
                 found.append(Artifact.load(folder, self.root))
         return sorted(found, key=lambda artifact: (artifact.created, artifact.id), reverse=True)
+
+    def check_exists(self) -> None:
+        """Refuse a folder that is no store, so that no command searches or clears another folder.
+
+        A store has a marker, or artifacts from before there were markers; a folder in which nothing
+        but a README.md can be seen is an empty one.
+
+        Raises:
+            MissingArtifactError: it is no store.
+        """
+        self._check_root()
+        shown = [path for path in entries(self.root) if not path.name.startswith(".")]
+        is_empty = all(path.name == "README.md" for path in shown) and self.root.is_dir()
+        if not ((self.root / MARKER).exists() or is_empty or any(self.folders())):
+            raise MissingArtifactError(
+                f"`{self.root}` is not a store" if shown else f"there is no store `{self.root}`",
+                hint="name one with `--store DIR`; `tinygpt run` makes one",
+            )
 
     def _check_root(self) -> None:
         if os.path.lexists(self.root) and not self.root.is_dir():

@@ -1,34 +1,36 @@
-"""Upkeep of a store: find damage, move it to the trash, and remove what nothing needs.
+"""Upkeep of a store: find damage, mend it file by file, and remove what nothing needs.
 
 The search for damage hashes every file of every artifact and checkpoint, and goes on after a fault.
 """
 
 import os
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygpt.errors import StorageError
-from tinygpt.hashing import Digest
+from tinygpt.errors import ArtifactError, StorageError
+from tinygpt.hashing import Digest, hash_stream
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import (
     ARTIFACT_ID,
     CHECKPOINT,
     ID_LENGTH,
     MANIFEST,
+    MODEL_STAGE,
     Artifact,
     DamageError,
     Manifest,
 )
-from tinygpt.store.files import entries
+from tinygpt.store.files import FileRecord, entries
 from tinygpt.store.locks import OnWait
 from tinygpt.store.store import Store, wait_silently
 from tinygpt.store.unfinished import RUN_FOLDER
 
-MODEL_STAGE = "train"
-"""Its artifacts are hours of work, so `gc` keeps them all; a user may delete their folders."""
+UNREADABLE = ("unreadable", "read error")
+LABEL_LENGTH = 60  # characters of a name in the trash, so that any name of a stray file fits
 
 
 class Fault(NamedTuple):
@@ -39,15 +41,23 @@ class Fault(NamedTuple):
             error, leftover (of a process that did not finish), stray (a file that its artifact's
             manifest does not list) or dangling (a pin without its artifact).
         path: the file or folder at fault.
-        culprit: what a repair moves to the trash, so that the next run makes it again; None if that
-            is not possible.
+        culprit: what a repair moves to the trash if it cannot restore the file; None for nothing.
         text: one line for people.
+        expected: what the manifest records about a file at fault; None for everything else.
+        source: a file of the store that holds the expected bytes, if there is one.
     """
 
     kind: str
     path: Path
     culprit: Path | None
     text: str
+    expected: FileRecord | None = None
+    source: Path | None = None
+
+    @property
+    def is_mendable(self) -> bool:
+        """Whether a repair can change anything about it."""
+        return self.source is not None or self.culprit is not None
 
 
 def verify(store: Store) -> list[Fault]:
@@ -57,6 +67,8 @@ def verify(store: Store) -> list[Fault]:
     """
     faults: list[Fault] = []
     for above in store.stages():
+        if above.is_symlink() and not _has_artifacts(above):
+            continue  # the user's own
         for folder in _list_folder(above, faults):
             # Any other folder was not made by tinygpt
             if ARTIFACT_ID.fullmatch(folder.name) or (folder / MANIFEST).exists():
@@ -68,38 +80,129 @@ def verify(store: Store) -> list[Fault]:
         if not (store.root / stage / artifact_id).exists():
             text = f"`{pin.name}` is pinned but not in the store"
             faults.append(Fault("dangling", pin, pin, text))
-    return faults
+    return _with_sources(store.root, faults)
+
+
+def _with_sources(root: Path, faults: Sequence[Fault]) -> list[Fault]:
+    """The faults, each with a file anywhere in the store that holds the bytes it lacks, if any.
+
+    Such files are in other artifacts, in checkpoints, in `latest/` and in the trash.
+    """
+    sizes = {fault.expected["bytes"] for fault in faults if fault.expected}
+    sources: dict[str, Path] = {}
+    for folder, _, names in os.walk(root) if sizes else ():
+        for name in names:
+            path = Path(folder, name)
+            with suppress(OSError):
+                if path.lstat().st_size in sizes:
+                    with files.open_beneath(root, path) as stream:
+                        sources.setdefault(hash_stream(stream), path)
+    return [
+        fault._replace(source=sources.get(fault.expected["sha256"])) if fault.expected else fault
+        for fault in faults
+    ]
 
 
 def repair(
     store: Store, *, timeout: float | None = None, on_wait: OnWait = wait_silently
-) -> list[Fault]:
-    """Move what is wrong to the trash, so that the next run makes it again.
+) -> list[tuple[Fault, str]]:
+    """Restore files from equal ones in the store; move what else is wrong to the trash.
+
+    A model stays where it is while it can be used: of its optional files only the damaged one is
+    moved. Afterwards `verify` finds what could not be mended.
 
     Returns:
-        What was wrong.
+        What was wrong, and what was done about it.
     """
     with store.hold("store", timeout, on_wait):
-        faults = verify(store)
-        for culprit in sorted({fault.culprit for fault in faults if fault.culprit}):
-            # A culprit inside another one was moved with it
-            if os.path.lexists(culprit):
-                label = "-".join(culprit.relative_to(store.root).parts).lstrip(".")
-                files.set_aside(culprit, store.trash, label)
-    return faults
+        # What can be restored comes first, while every source is in its place; then a culprit
+        # before those inside it, which are moved with it
+        faults = sorted(
+            verify(store), key=lambda fault: (fault.source is None, fault.culprit or fault.path)
+        )
+        return [(fault, _mend(store, fault)) for fault in faults]
+
+
+def _mend(store: Store, fault: Fault) -> str:
+    """Do what can be done about a fault, and say what was done."""
+    if fault.source is not None and _restore(store, fault, fault.source):
+        return f"restored from `{fault.source.relative_to(store.root)}`"
+    if fault.culprit is None:
+        return "no equal file is in the store" if fault.expected else "left as it is"
+    if fault.kind == "misnamed" and (home := _free_home(store, fault.culprit)):
+        files.make_folder(home.parent)
+        files.rename(fault.culprit, home)
+        return f"renamed to `{home.relative_to(store.root)}`"
+    if os.path.lexists(fault.culprit):
+        _set_aside(store, fault.culprit)
+    return "moved to `.trash/`"
+
+
+def _restore(store: Store, fault: Fault, source: Path) -> bool:
+    """Put a copy of `source` in the place of a damaged or missing file; whether it had its bytes.
+
+    A process that is killed meanwhile leaves the file missing at worst, and its source in place.
+    """
+    files.make_folder(store.partial)
+    fresh = store.partial / f"restored.{secrets.token_hex(6)}"
+    if files.copy_file(store.root, source, fresh) != fault.expected:
+        files.remove(fresh)
+        return False
+    if obstacle := _obstacle(store.root, fault.path):
+        _set_aside(store, obstacle)
+    for folder in reversed(fault.path.parents):
+        if folder.is_relative_to(store.root):
+            files.make_folder(folder)
+    files.rename(fresh, fault.path)
+    return True
+
+
+def _free_home(store: Store, folder: Path) -> Path | None:
+    """Where an artifact belongs that stands elsewhere; None if it is damaged or its place taken."""
+    with suppress(ArtifactError, StorageError):
+        manifest = Artifact.load(folder).manifest
+        home = store.folder(manifest.stage, manifest.key)
+        if manifest.stage != CHECKPOINT and not os.path.lexists(home):
+            return home
+    return None
+
+
+def _set_aside(store: Store, path: Path) -> None:
+    label = "-".join(path.relative_to(store.root).parts).lstrip(".")
+    files.set_aside(path, store.trash, label[:LABEL_LENGTH])
+
+
+def _obstacle(root: Path, path: Path) -> Path | None:
+    """What has to go before a file can be written: what is there, or no folder on the way to it."""
+    place = root
+    for part in path.relative_to(root).parts:
+        place = place / part
+        is_folder = place.is_dir() and not place.is_symlink()
+        if os.path.lexists(place) and (place == path or not is_folder):
+            return place
+    return None
 
 
 @contextmanager
-def _collect_fault(faults: list[Fault], path: Path, culprit: Path | None) -> Iterator[None]:
+def _collect_fault(
+    faults: list[Fault], path: Path, culprit: Path | None, expected: FileRecord | None = None
+) -> Iterator[None]:
     """Add damage that the block finds to `faults`, as a fault of `path`."""
     try:
         yield
     except DamageError as error:
-        faults.append(Fault(error.kind, path, culprit, error.message))
+        faults.append(Fault(error.kind, path, culprit, error.message, expected))
     except StorageError as error:
         denied = isinstance(error.__cause__, PermissionError)
         kind = "unreadable" if denied else "read error"
-        faults.append(Fault(kind, path, culprit, error.message))
+        faults.append(Fault(kind, path, culprit, error.message, expected))
+
+
+def _has_artifacts(link: Path) -> bool:
+    """Whether a link leads to a folder that looks like that of a stage."""
+    with suppress(OSError):
+        return any(ARTIFACT_ID.fullmatch(path.name) for path in link.iterdir())
+    return False
 
 
 def _list_folder(folder: Path, faults: list[Fault]) -> list[Path]:
@@ -145,10 +248,27 @@ def _artifact_faults(root: Path, folder: Path, key: str = "") -> list[Fault]:
     with _collect_fault(faults, folder / MANIFEST, folder):
         artifact = Artifact.load(folder, root, key)
         for name in artifact.names():
-            with _collect_fault(faults, artifact.path(name), folder):
-                artifact.open(name).close()
+            faults += _file_faults(artifact, name)
         faults += _stray_files(artifact)
+    if folder.parent.name in (MODEL_STAGE, CHECKPOINT):
+        # Hours of work that cannot be read now are not known to be damaged
+        faults = [
+            fault._replace(culprit=None) if fault.kind in UNREADABLE else fault for fault in faults
+        ]
     return faults if _inode(folder) == before else []
+
+
+def _file_faults(artifact: Artifact, name: str) -> list[Fault]:
+    """The fault of a file that its manifest lists, if it has one."""
+    path, expected = artifact.path(name), artifact.manifest.files[name]
+    if name in artifact.missing():
+        text = f"model `{artifact.id}` lacks `{name}`, and can be used without it"
+        return [Fault("missing", path, None, text, expected)]
+    faults: list[Fault] = []
+    culprit = _obstacle(artifact.root, path) if artifact.is_optional(name) else artifact.folder
+    with _collect_fault(faults, path, culprit, expected):
+        artifact.open(name).close()
+    return faults
 
 
 def _stray_files(artifact: Artifact) -> Iterator[Fault]:
@@ -161,7 +281,7 @@ def _stray_files(artifact: Artifact) -> Iterator[Fault]:
             continue
         label = f"{artifact.stage}/{artifact.id}"
         text = f"artifact `{label}` contains `{name}`, which its manifest does not list"
-        yield Fault("stray", path, artifact.folder, text)
+        yield Fault("stray", path, path, text)
 
 
 def _inode(path: Path) -> int | None:

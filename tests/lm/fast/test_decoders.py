@@ -25,6 +25,7 @@ from tinygpt.lm.fast.model_decoder import ModelDecoder
 from tinygpt.lm.fast.numpy_decoder import NumpyDecoder
 from tinygpt.lm.fast.precision import choose_device
 from tinygpt.lm.model import GPT
+from tinygpt.lm.probe import random_text
 from tinygpt.lm.sampling import Decoder, generate
 from tinygpt.lm.weights import Array
 
@@ -202,6 +203,31 @@ def test_greedy_text_is_the_same_with_and_without_the_cache(
             break
 
 
+@each_kind
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_samples_side_by_side_go_on_past_the_end_of_text_as_each_alone(
+    kind: str, temperature: float
+) -> None:
+    model = random_model(VARIANTS[0])
+    config = SampleConfig(temperature=temperature, seed=3, max_new_tokens=60)
+
+    def token_ids(samples: Sequence[int], end: int, *, ignore_eos: bool) -> dict[int, list[int]]:
+        settings = config.model_copy(update={"ignore_eos": ignore_eos})
+        generated: dict[int, list[int]] = {number: [] for number in samples}
+        decoder = decoder_of(model, kind)
+        ends: Any = {"token_bytes": lambda token_id: b"a", "end_of_text": end}
+        for token in generate(decoder, [1, 2], settings, samples=samples, **ends):
+            generated[token.sample].append(token.token_id)
+        return generated
+
+    end = token_ids([0], -1, ignore_eos=False)[0][10]  # a token that comes
+    for number, generated in token_ids(range(4), end, ignore_eos=True).items():
+        assert len(generated) == 60
+        assert token_ids([number], end, ignore_eos=True)[number] == generated
+        until_end = generated[: generated.index(end) + 1] if end in generated else generated
+        assert token_ids([number], end, ignore_eos=False)[number] == until_end
+
+
 @pytest.mark.full
 @each_kind
 def test_of_1000_samples_in_batches_at_least_995_are_those_generated_alone(kind: str) -> None:
@@ -240,9 +266,9 @@ def chosen() -> Any:
 
     def choose(device: str, share: float, vocab_size: int = V) -> Decoder:
         # The cache of so many sequences is address space that nothing touches
-        return decoder_for(
-            model.config, vocab_size, arrays, device=device, max_sequences=int(share * enough)
-        )
+        sequences = int(share * enough)
+        probe = random_text(vocab_size, model.config.context_length, 0, 0)
+        return decoder_for(model.config, vocab_size, arrays, device, sequences, probe=probe)
 
     return choose
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tinygpt.errors import LostProcessError
+from tinygpt.lm.fast.torchrun import world_size
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,21 @@ def join_torchrun(job: str | None = None) -> Iterator[tuple[DataParallelGroup, s
         The group, and the job; without torchrun a single process and "".
     Raises:
         LostProcessError: another of the processes has ended.
+        UsageError: see world_size.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    processes = world_size()
+    if processes == 1:
         yield SINGLE_PROCESS, ""
         return
     try:
-        store, rank, world_size = next(dist.rendezvous("env://"))
+        store, rank, _ = next(dist.rendezvous("env://"))
         if job is not None:
             store.set("job", job)
         local_rank = int(os.environ["LOCAL_RANK"])
         if local_rank < torch.cuda.device_count():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group(store=store, rank=rank, world_size=world_size)
-        yield DataParallelGroup(rank, world_size), store.get("job").decode()
+        dist.init_process_group(store=store, rank=rank, world_size=processes)
+        yield DataParallelGroup(rank, processes), store.get("job").decode()
         # DistributedDataParallel is part of a reference cycle and keeps the process group alive.
         # The group's threads would ask for the interpreter's lock while it shuts down, which now
         # and then aborts the process.
@@ -129,6 +131,6 @@ def join_torchrun(job: str | None = None) -> Iterator[tuple[DataParallelGroup, s
         if "gloo" not in str(error) and not isinstance(error, dist.DistError):
             raise
         raise LostProcessError(
-            f"another of the {world_size} processes that train together has ended",
+            f"another of the {processes} processes that train together has ended",
             hint="`tinygpt train --resume` continues from the last checkpoint",
         ) from error

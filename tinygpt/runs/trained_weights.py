@@ -1,0 +1,141 @@
+"""The weights of a trained model as everything reads them: chosen, and checked by their probe."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tinygpt.config import ModelConfig
+from tinygpt.errors import CorruptArtifactError
+from tinygpt.lm import probe as probes
+from tinygpt.lm.fast.decoder import decoder_for
+from tinygpt.lm.probe import Probe
+from tinygpt.lm.sampling import Decoder
+from tinygpt.lm.weights import Array, model_of, read_arrays, read_config
+from tinygpt.records import EvalRow, ModelFile
+from tinygpt.store import Artifact
+
+if TYPE_CHECKING:
+    from tinygpt.lm.model import GPT
+
+FILES = {"best": "best/model.safetensors", "last": "model.safetensors"}
+PROBE = "probe.safetensors"
+METRICS = "metrics.jsonl"
+MAX_RISE = 0.01  # of the validation loss [nats per token], from which on "auto" takes the best
+
+Note = Callable[[str], None]
+
+
+def ignore(text: str) -> None:
+    """Receive a note that nobody is to see."""
+
+
+@dataclass(frozen=True)
+class TrainedWeights:
+    """One set of weights of a model.
+
+    Args:
+        config, vocab_size: the model.
+        arrays: its parameters by name, float32.
+        step: optimizer steps that made the weights.
+        which: whether they are those with the lowest validation loss or those of the last step.
+        note: what to say about the choice; None for nothing.
+        probe: what these weights computed when they were trained.
+    """
+
+    config: ModelConfig
+    vocab_size: int
+    arrays: dict[str, Array]
+    step: int
+    which: Literal["best", "last"]
+    note: str | None
+    probe: Probe
+
+    def decoder(self, device: str, max_sequences: int = 1, note: Note = ignore) -> Decoder:
+        """A decoder that agrees with the probe; args and errors as of decoder_for."""
+        return decoder_for(
+            self.config,
+            self.vocab_size,
+            self.arrays,
+            device,
+            max_sequences,
+            probe=self.probe,
+            note=note,
+        )
+
+    def model(self, note: Note = ignore) -> "GPT":
+        """The PyTorch model, on the CPU in fp32, in agreement with the probe.
+
+        Args:
+            note: receives a line where forms of lm/fast are not used because their logits differ.
+        Raises:
+            ArtifactError: the code in lm/ computes other logits than those of the probe.
+            CorruptArtifactError: the weights do not fit lm/model.py, or logits are not finite.
+        """
+        model = model_of(self.config, self.vocab_size, self.arrays)
+        probes.check_model(model, self.probe)
+        if model.explicit:
+            note("lm/fast computes other logits than lm/model.py; using lm/model.py alone, slower")
+        return model
+
+
+def evaluations(train: Artifact) -> list[EvalRow]:
+    """The evaluations during training, in the order of the steps."""
+    lines = train.read(METRICS).splitlines()
+    return [json.loads(line) for line in lines if b'"kind": "eval"' in line]
+
+
+def best_evaluation(rows: list[EvalRow]) -> EvalRow:
+    """The evaluation with the lowest validation loss, whose weights the run kept."""
+    return [row for row in rows if row["best"]][-1]
+
+
+def choose(last_loss: float, best_loss: float) -> Literal["best", "last"]:
+    """The weights that "auto" takes, by their validation losses."""
+    return "best" if last_loss - best_loss > MAX_RISE else "last"
+
+
+def open_weights(train: Artifact, which: Literal["auto", "best", "last"]) -> TrainedWeights:
+    """Read weights of a model.
+
+    Args:
+        train: the artifact of a run, a checkpoint, or the folder of a model that was copied.
+        which: "auto" takes "best" where the validation loss has risen by more than MAX_RISE since,
+            else "last".
+    Raises:
+        CorruptArtifactError: a file is damaged or not of this model, or a copied folder lacks it.
+    """
+    config, vocab_size = read_config(train.read("config.json"))
+    try:
+        chosen, step, note = _choice(train, which)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CorruptArtifactError(
+            f"`config.json` or `{METRICS}` is not that of a trained model: {error!r}"
+        ) from error
+    if PROBE in train.names():
+        probe = probes.from_bytes(train.read(PROBE), chosen, vocab_size, config.context_length)
+    else:  # of an earlier version of tinygpt: what its code computed is not known
+        probe = probes.random_text(vocab_size, config.context_length, 0, 0)
+    arrays = read_arrays(train.read(FILES[chosen]))
+    return TrainedWeights(config, vocab_size, arrays, step, chosen, note, probe)
+
+
+def _choice(
+    train: Artifact, which: Literal["auto", "best", "last"]
+) -> tuple[Literal["best", "last"], int, str | None]:
+    """Which weights to take, their step, and what to say about it."""
+    model_file: ModelFile = train.read_json("config.json")
+    needed = {METRICS, FILES["best"]}
+    if which == "last":
+        return "last", model_file["step"], None
+    if which == "auto" and not needed <= set(train.names()) - set(train.missing()):
+        note = f"`{train.folder}` lacks its best weights or `{METRICS}`; the last weights are used"
+        return "last", model_file["step"], note
+    rows = evaluations(train)
+    best = best_evaluation(rows)
+    if which == "best":
+        return "best", best["step"], None
+    if choose(rows[-1]["val_loss"], best["val_loss"]) == "best":
+        note = f"validation was best at step {best['step']:,}; those weights are used"
+        return "best", best["step"], note
+    return "last", model_file["step"], None
