@@ -47,7 +47,7 @@ def bench_sample(threads: int | None, rounds: int) -> dict[str, Any]:
 def first_token_ms(rounds: int) -> float:
     """Median time from the start of `tinygpt sample` to the first token on its standard output."""
     with tempfile.TemporaryDirectory() as folder:
-        model = _publish_model(Path(folder))
+        model = publish_model(Path(folder))
         command = [
             *(sys.executable, "-m", "tinygpt", "sample", PROMPT, "--top-p", str(TOP_P)),
             *("--store", folder, "--model", model, "--quiet"),
@@ -69,7 +69,7 @@ def _first_token(command: list[str]) -> float:
     return seconds
 
 
-def _publish_model(folder: Path) -> str:
+def publish_model(folder: Path) -> str:
     """Make a store with a random model and a tokenizer of 8,000 entries; the id of the model."""
     chance = random.Random(0)
     texts = []
@@ -87,7 +87,7 @@ def _publish_model(folder: Path) -> str:
     out = store.begin("train", key, inputs=inputs)
     out.bytes("tokenizer.json", tokenizer.to_bytes())
     out.bytes("model.safetensors", dump(model_tensors(random_model())))
-    out.json("config.json", {"model": SHAPE.model_dump(), "vocab_size": VOCAB})
+    out.json("config.json", {"model": SHAPE.model_dump(), "vocab_size": VOCAB, "step": 1})
     return store.publish(out).id
 
 

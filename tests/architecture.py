@@ -14,7 +14,7 @@ from tinygpt.pipeline import STAGES
 from tools.count_statements import long_functions
 
 FACTS = {"errors", "hashing", "progress", "records"}
-COMPUTE = {"lm", "analysis", "figures", "html_report"}
+COMPUTE = {"lm", "analysis", "figures", "html_shared", "html_report", "html_page"}
 MAY_IMPORT = {
     **dict.fromkeys(FACTS, FACTS),
     "config": FACTS,
@@ -24,7 +24,9 @@ MAY_IMPORT = {
     "lm": {*FACTS, "config"},
     "analysis": {*FACTS, "config", "lm"},
     "figures": {"analysis", "lm"},
-    "html_report": {*FACTS, "figures", "analysis", "lm"},
+    "html_shared": {"lm"},
+    "html_report": {*FACTS, "figures", "analysis", "lm", "html_shared"},
+    "html_page": {*FACTS, "config", "lm", "html_shared"},
     "runs": {*FACTS, "config", "store", "pipeline", "lm", "analysis"},
     "stages": {*FACTS, "config", "store", "pipeline", "corpus", *COMPUTE, "runs"},
     "trained_models": {*FACTS, "store"},
@@ -81,7 +83,7 @@ MAY_WRITE = {
     "store/files.py": "the file-system layer of the store",
     "cli/config.py:init": "the user's own tinygpt.toml",
     "cli/compare.py:_draw": "compare.png, which is for the user and no stage reads",
-    "cli/stages.py:_copy": "pictures, copied to a folder that the user names",
+    "cli/stages.py:_copy": "pictures and pages, copied to where the user says",
     "corpus/files.py:_standard_input": "a temporary folder: standard input, read twice",
     "cli/signals.py": "the null device",
     "cli/streams.py": "the null device",

@@ -1,8 +1,9 @@
 """What every test may rely on: two threads, no network, no settings of the person who runs it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -44,6 +45,14 @@ def stories_7k() -> Path:
     if not STORIES_7K.is_file():
         pytest.skip("needs ../shared/data/tinystories-7k.jsonl beside the checkout")
     return STORIES_7K
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """See tests.browser.start_browser; what needs it is marked `full`."""
+    from tests.browser import start_browser
+
+    yield from start_browser()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer.main
 
-from benchmarks import learn, matmul, sample, tokenize, train
+from benchmarks import learn, matmul, page, sample, tokenize, train
 from tests.conftest import ROOT
 from tinygpt.cli.app import app
 from tinygpt.config.fields import FIELDS, TABLES
@@ -40,7 +40,7 @@ COMMANDS: Any = typer.main.get_command(app)
 
 BENCHES = {
     module.__name__.removeprefix("benchmarks."): module
-    for module in (learn, matmul, sample, tokenize, train)
+    for module in (learn, matmul, page, sample, tokenize, train)
 }
 
 Check = Callable[[Path, str], list[str]]

@@ -117,7 +117,7 @@ def run_stage(
     return execute(
         STAGES[stage],
         config,
-        {name: inputs[name] for name in STAGES[stage].inputs},
+        {name: inputs[name] for name in STAGES[stage].inputs if name in inputs},
         store=store,
         external_digests={"eval.text": str(config.eval.text)},
         runner=runner,

@@ -142,6 +142,7 @@ PINNED = {
     "eval": "32d4b620b57c",
     "sample": "e5f0dfc8cd81",
     "plot": "3891363b7e85",
+    "page": "49f42338e2ef",
 }
 
 

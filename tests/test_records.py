@@ -89,7 +89,7 @@ def artifacts(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> li
     project = Project(finished.config, store)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plot, "to_bytes", lambda figure, format: b"")
-        project.run("plot")
+        project.run("page")
     other = project.with_config(with_settings(finished.config, train={"seed": 99}))
     with pytest.raises(StoppedEarly):
         other.run("train", limits=Limits(stop_at_step=3))

@@ -54,6 +54,10 @@ class ConfigError(UsageError):
     """A wrong key or value in a configuration."""
 
 
+class PageError(ConfigError):
+    """A model that a page of the configured format cannot hold, or would compute wrongly."""
+
+
 class ArtifactError(TinygptError):
     """An artifact cannot be used."""
 

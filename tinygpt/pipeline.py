@@ -6,7 +6,7 @@ torch.
 
 import difflib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
         inputs: the stages whose artifacts it reads.
         external: configuration keys whose values name something outside the configuration; the
             cache key contains a digest of its content in place of the name.
-        optional: those of the inputs that it can do without where they are gone.
+        optional: those of the inputs that it can do without where they are not there.
     """
 
     name: str
@@ -62,6 +62,7 @@ _IN_ORDER = (
     ),
     Stage("sample", 3, ("sample",), ("train", "tokenize")),
     Stage("plot", 4, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    Stage("page", 1, ("page",), ("train", "tokenize", "plot"), optional=("plot",)),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
 LAST_STAGE = _IN_ORDER[-1].name
@@ -175,7 +176,7 @@ def _plan_stage(
     external_digests: ExternalDigests,
 ) -> Planned:
     inputs = _inputs_made(stage, planned)
-    missing = _last_missing(stage, inputs)
+    missing = _last_missing(stage.inputs, inputs)
     if missing:
         return Planned(stage, None, None, f"runs after `{missing}`")
     key = stage_key(stage, config, digests(inputs), external_digests)
@@ -197,9 +198,9 @@ def _inputs_made(stage: Stage, planned: Mapping[str, Planned]) -> dict[str, Arti
     return inputs
 
 
-def _last_missing(stage: Stage, inputs: Inputs) -> str | None:
-    """The last stage whose artifact is still to be made before this one can run."""
-    missing = set(stage.inputs) - set(inputs)
+def _last_missing(names: Collection[str], inputs: Inputs) -> str | None:
+    """Of the stages of these names, the last whose artifact is still to be made."""
+    missing = set(names) - set(inputs)
     return max(missing, key=list(STAGES).index, default=None)
 
 
@@ -258,7 +259,7 @@ def find_inputs(stage: Stage, planned: Mapping[str, Planned], store: Store) -> d
         CorruptArtifactError: one is damaged.
     """
     inputs = _inputs_made(stage, planned)
-    missing = _last_missing(stage, inputs)
+    missing = _last_missing(set(stage.inputs) - set(stage.optional), inputs)
     if missing:
         _raise_if_damaged(planned, store)
         raise MissingArtifactError(

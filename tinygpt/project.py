@@ -28,7 +28,7 @@ from tinygpt.pipeline import (
 )
 from tinygpt.progress import NO_LIMITS, Limits, Reporter, SilentReporter
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, Store
-from tinygpt.trained_models import describe_run, find_model, source_of_model
+from tinygpt.trained_models import describe_run, find_model, newest_of_model, source_of_model
 
 
 class Project:
@@ -325,10 +325,12 @@ class Project:
         return None
 
     def inputs_of_model(self, stage: str, train: Artifact, model: str | None = None) -> Inputs:
-        """The inputs of a stage that reads a given model: the model and what it was trained from.
+        """The inputs of a stage that reads a given model.
+
+        They are the model, what it was trained from, and what was found out about it.
 
         Args:
-            stage: eval, sample or plot.
+            stage: eval, sample, plot or page.
             train: the model's artifact, or a checkpoint.
             model: how the user named it, for the hint.
         Raises:
@@ -337,7 +339,7 @@ class Project:
         names = STAGES[stage].inputs
         found = {"train": train}
         for name in names:
-            if name in ("train", "eval"):
+            if name in ("train", "eval", "plot"):
                 continue
             try:
                 found[name] = source_of_model(self.store, name, train)
@@ -352,6 +354,8 @@ class Project:
                 self.reporter.note(f"{missing.message}: no baselines, no generation quality")
         if "eval" in names:
             found["eval"] = self._evaluation_of_model(found, model)
+        if "plot" in names and (plot := newest_of_model(self.store, "plot", train)):
+            found["plot"] = plot
         return {name: found[name] for name in names if name in found}
 
     def _compare_with_model(self, stage: str, train: Artifact, missing: TinygptError) -> None:

@@ -91,3 +91,11 @@ def source_of_model(store: Store, stage: str, train: Artifact) -> Artifact:
         f"model `{train.id}` was made from {name}, which is not in `{store.root}`",
         hint=f"make it again with `tinygpt run --until {stage}`",
     )
+
+
+def newest_of_model(store: Store, stage: str, train: Artifact) -> Artifact | None:
+    """The newest result of a stage that read a model; None if there is none."""
+    for artifact in store.list(stage):
+        if artifact.manifest.inputs["train"]["digest"] == train.digest:
+            return artifact
+    return None

@@ -5,12 +5,13 @@ What they measure is not judged here: machines are noisy.
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import learn, matmul, sample, tokenize, train, train_contenders
+from benchmarks import learn, matmul, page, sample, tokenize, train, train_contenders
 from benchmarks.command import run_command
 from benchmarks.peers import ratios
 from benchmarks.textbook import TextbookGPT
@@ -205,3 +206,29 @@ class TestBenchMatmul:
         assert result["step_ms"] > 0
         assert 0 < result["share"] < 2
         assert "of the fp32 matrix rate" in shown
+
+
+@pytest.mark.full
+class TestBenchPage:
+    FIGURES = (
+        *("file_mb", "ready_ms", "tokens_per_second", "keystroke_ms", "first_letter_ms"),
+        "memory_mb",
+    )
+
+    def test_figures_are_those_promised(self, bench):
+        pytest.importorskip("selenium")
+        if not (shutil.which("chromium") and shutil.which("chromedriver")):
+            pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
+        code, result, printed = bench(page, "--rounds", "1", "--json")
+        assert code == 0
+        assert set(self.FIGURES) <= set(result)
+        assert ("node_tokens_per_second" in result) == (shutil.which("node") is not None)
+        assert all(value > 0 for value in result.values())
+        assert result["file_mb"] <= 6
+        assert "keystroke_ms" in printed
+
+    def test_missing_chromium_is_named(self, bench, monkeypatch):
+        monkeypatch.setattr(page.shutil, "which", lambda name: None)
+        code, result, printed = bench(page, "--rounds", "1")
+        assert (code, result) == (2, None)
+        assert "not installed" in printed

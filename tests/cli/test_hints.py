@@ -63,7 +63,7 @@ CASES = [
 ]
 MORE_CASES = [
     *[("nothing", command) for command in ("train", "train --resume", "eval", "sample x", "plot")],
-    *[("nothing", command) for command in ("replay {id}", "sample x --model {id}")],
+    *[("nothing", command) for command in ("page", "replay {id}", "sample x --model {id}")],
     ("nothing", "eval --model model"),
     *[("corpus", command) for command in ("build-dataset", "train", "plot --model model")],
     *[("dataset", command) for command in ("eval", "plot")],

@@ -122,6 +122,10 @@ def test_the_needed_files_of_a_model_are_enough_in_a_folder_that_cannot_be_writt
     assert "no baselines, no generation quality" in judged.err
     assert "next: tinygpt plot" not in judged.err
     assert tinygpt("eval", "--model", copy).code == 3
+    page = tinygpt("page", "--model", copy, "--out", "page.html")
+    assert page.out == f"{tmp_path / 'page.html'}\n"
+    assert "snapshots of its training" in page.err
+    assert (tmp_path / "page.html").read_bytes().startswith(b"<!DOCTYPE html>")
     assert sorted(path.name for path in copy.iterdir()) == sorted([MANIFEST, *MODEL_FILES])
     (copy / "config.json").chmod(0o644)
     (copy / "config.json").write_bytes(b"{}")

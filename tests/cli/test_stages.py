@@ -18,7 +18,7 @@ from tinygpt.store import Store, files, locks
 from tinygpt.ui import escape
 
 
-def test_run_does_all_stages_and_ends_with_sample_result_and_three_paths(project):
+def test_run_does_all_stages_and_ends_with_sample_result_and_four_paths(project):
     folder, result = project
     assert result.code == 0, result.err
     tables = re.findall(r"^([a-z-]+) [0-9a-f]{12}$", result.err, re.MULTILINE)
@@ -27,14 +27,13 @@ def test_run_does_all_stages_and_ends_with_sample_result_and_three_paths(project
     perplexity = r"^perplexity [\d,]+ before training, [\d,.]+ after$"
     assert re.search(perplexity, result.err, re.MULTILINE)
     latest = folder / "artifacts" / "latest"
-    paths = re.findall(r"^(report|model|pictures) +(/.*)$", result.err, re.MULTILINE)
-    assert [name for name, _ in paths] == ["report", "model", "pictures"]
-    assert [path for name, path in paths if name != "model"] == [
-        str(latest / "report.html"),
-        str(latest),
-    ]
+    paths = re.findall(r"^(report|model|pictures|page) +(/.*)$", result.err, re.MULTILINE)
+    assert [name for name, _ in paths] == ["report", "model", "pictures", "page"]
+    assert dict(paths)["report"] == str(latest / "report.html")
+    assert dict(paths)["pictures"] == str(latest)
     assert (Path(dict(paths)["model"]) / "model.safetensors").is_file()
-    assert result.err.count(str(folder)) == 3
+    assert Path(dict(paths)["page"]).read_bytes().startswith(b"<!DOCTYPE html>")
+    assert result.err.count(str(folder)) == 4
     assert "-m tinygpt sample" in result.err
     assert (latest / "training_curves.png").is_file()
 
@@ -46,12 +45,15 @@ def test_run_leaves_its_sample_in_latest(tinygpt, tmp_path):
     assert escape(sample) == result.out
 
 
+ENDING = ("report ", "model ", "pictures ", "page ", "next:", "perplexity")
+
+
 def final(text: str) -> str:
     """The result tables and what follows them, a cached result like a new one."""
     kept, inside = [], False
     for line in text.splitlines():
         inside = bool(re.match(r"[a-z-]+ [0-9a-f]{12}", line)) or (inside and line.startswith("  "))
-        if inside or line.startswith(("report ", "model ", "pictures ", "next:", "perplexity")):
+        if inside or line.startswith(ENDING):
             kept.append(line.removesuffix("  cached"))
     return "\n".join(kept)
 
@@ -65,7 +67,7 @@ def test_a_second_run_is_cached_and_prints_the_same_results(project, here):
     assert len(re.findall("  cached$", again.err, re.MULTILINE)) == len(STAGES)
 
 
-@pytest.mark.parametrize("stage", ["tokenize", "build-dataset", "train", "eval", "plot"])
+@pytest.mark.parametrize("stage", ["tokenize", "build-dataset", "train", "eval", "plot", "page"])
 def test_a_single_stage_prints_what_run_printed_for_it(project, here, stage):
     result = here(stage)
     assert result.code == 0
@@ -80,6 +82,8 @@ def test_a_single_stage_prints_what_run_printed_for_it(project, here, stage):
         assert {path.suffix for path in paths} == {".png", ".html"}
         assert all(path.is_absolute() and path.is_file() for path in paths)
         assert lines[-1] == f"report    {project[0] / 'artifacts' / 'latest' / 'report.html'}"
+    elif stage == "page":
+        assert Path(result.out.strip()).read_bytes().startswith(b"<!DOCTYPE html>")
     else:
         assert result.out == ""
 
@@ -88,7 +92,8 @@ def test_cached_stages_do_not_import_torch(project):
     code = """if True:
         import sys
         from tinygpt.cli import invoke
-        for line in ("tokenize", "build-dataset", "train", "eval", "plot", "run", "run --dry-run"):
+        stages = ("tokenize", "build-dataset", "train", "eval", "plot", "page")
+        for line in (*stages, "run", "run --dry-run"):
             assert invoke(line.split()) == 0, line
         heavy = {"torch", "numpy", "matplotlib", "datasets", "tokenizers", "rich"}
         print(sorted(heavy & set(sys.modules)))
@@ -119,6 +124,7 @@ def test_the_json_of_a_run_and_of_its_stages(here):
     assert [stage["stage"] for stage in run["stages"]] == list(STAGES)
     assert run["perplexity"]["before"] > 1
     assert run["samples"]
+    assert Path(run["page"]).name == "page.html"
     train = json.loads(here("train", "--json").out)
     assert {"stage", "key", "digest", "path", "created", "bytes"} <= set(train)
     judged = json.loads(here("eval", "--json").out)
@@ -140,6 +146,41 @@ def test_plot_copies_the_pictures_to_a_folder(here, tmp_path):
     assert result.code == 0
     assert str(tmp_path / "pictures" / "training_curves.png") in result.out.splitlines()
     assert (tmp_path / "pictures" / "training_curves.png").stat().st_size > 1000
+
+
+def test_page_is_copied_to_a_file_and_opened(here, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    page = tmp_path / "new" / "my model.html"
+    result = here("page", "--out", page, "--open", "--dtype", "int8", "--snapshots", "0")
+    assert result.code == 0
+    assert result.out.strip() == str(page)
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+    assert opened == [page.as_uri()]
+    assert "int8; it moves logits by up to" in result.err
+    again = here("page", "--dtype", "int8", "--snapshots", "0", "--json")
+    assert json.loads(again.out)["cached"]
+
+
+def test_page_of_a_model_that_is_too_large_is_refused_with_the_format_that_fits(here, monkeypatch):
+    from tinygpt.html_page import packing
+
+    monkeypatch.setitem(packing.MAX_PARAMETERS, "f32", 100)
+    result = here("page", "--dtype", "f32")
+    assert result.code == 2
+    assert "parameters; a page in f32 holds up to 100" in result.err
+    assert "page --dtype int8" in result.err
+
+
+def test_run_of_a_model_too_large_for_a_page_ends_with_a_note(here, monkeypatch):
+    from tinygpt.html_page import packing
+
+    monkeypatch.setitem(packing.MAX_PARAMETERS, "f32", 100)
+    result = here("run", "--set", "page.dtype=f32")
+    assert result.code == 0
+    assert "no page: the model has" in result.err
+    assert not re.search("^next: .* page", result.err, re.MULTILINE)
+    assert here("run", "--until", "page", "--set", "page.dtype=f32").code == 2
 
 
 @pytest.mark.parametrize("display", [True, False])

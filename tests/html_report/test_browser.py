@@ -1,82 +1,16 @@
 """The report in a real browser: everything answers to mouse and keyboard, at any width."""
 
-import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser import FIND, count, fits_the_window, hover, press, requested, show, text, texts
 from tests.html_report.examples import MEASURES, SNAPSHOTS, H, T, facts, run_analysis
 from tinygpt.html_report import render
 
 pytestmark = pytest.mark.full
-
-ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
-FIND = "document.querySelector(arguments[0])"
-FIND_ALL = "[...document.querySelectorAll(arguments[0])]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium that logs its messages and its requests to the network."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (extra `test`)")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ARGUMENTS:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
-
-
-def show(browser: Any, page: bytes, folder: Path, width: int = 1400) -> None:
-    """Open a page from a file, and forget what was logged before."""
-    path = folder / "report.html"
-    path.write_bytes(page)
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(path.as_uri())
-
-
-def text(browser: Any, selector: str) -> str:
-    return str(browser.execute_script(f"return {FIND}.textContent", selector))
-
-
-def texts(browser: Any, selector: str) -> list[str]:
-    script = f"return {FIND_ALL}.map(element => element.textContent)"
-    found: list[str] = browser.execute_script(script, selector)
-    return found
-
-
-def count(browser: Any, selector: str) -> int:
-    return int(browser.execute_script(f"return {FIND_ALL}.length", selector))
-
-
-def press(browser: Any, selector: str, *keys: str) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    browser.execute_script(f"{FIND}.focus()", selector)
-    for key in keys:
-        browser.switch_to.active_element.send_keys(getattr(Keys, key))
-
-
-def hover(browser: Any, selector: str, x: float, y: float) -> None:
-    """Move the mouse to a place of an element, given as parts of its width and height."""
-    browser.execute_script(f"{FIND}.scrollIntoView({{block: 'center'}})", selector)
-    box = browser.execute_script(f"return {FIND}.getBoundingClientRect().toJSON()", selector)
-    place = {"x": box["left"] + x * box["width"], "y": box["top"] + y * box["height"]}
-    browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **place})
 
 
 def values_at_step_1(browser: Any, chart: str) -> dict[str, float]:
@@ -103,14 +37,8 @@ def test_page_requests_nothing_logs_nothing_and_fits_the_window(
     show(browser, render(analysis, facts("</script><script>alert(1)</script>")), tmp_path, width)
     press(browser, "#step", "ARROW_LEFT")
     assert not browser.get_log("browser")
-    requested = set()
-    for entry in browser.get_log("performance"):
-        event = json.loads(entry["message"])["message"]
-        if event["method"] == "Network.requestWillBeSent":
-            requested.add(event["params"]["request"]["url"])
-    assert requested == {(tmp_path / "report.html").as_uri()}
-    fits = "return document.documentElement.scrollWidth <= window.innerWidth"
-    assert browser.execute_script(fits)
+    assert requested(browser) == {(tmp_path / "page.html").as_uri()}
+    assert fits_the_window(browser)
     assert browser.execute_script("return document.images.length") == 0
     assert browser.execute_script("return document.scripts.length") == 2
 

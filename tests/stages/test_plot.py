@@ -106,6 +106,7 @@ def test_the_numbers_stand_beside_the_pictures(drawn: tuple[Artifact, Notes]):
     expected = [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
     assert [(row["layer"], row["head"]) for row in ablated] == expected
     assert all(math.isfinite(float(row["loss_increase"])) for row in ablated)
+    assert {(row["step"], row["tokens"]) for row in ablated} == {("12", "64")}
     losses = rows(artifact, "attention_heatmaps/token_losses.csv")
     tokens = int(result_table(artifact)["text"].split()[0])
     assert sorted({int(row["position"]) for row in losses}) == list(range(1, tokens))

@@ -41,6 +41,7 @@ COMMANDS = {
     "eval": stages.evaluate,
     "sample": stages.sample,
     "plot": stages.plot,
+    "page": stages.page,
     "compare": compare.compare,
     "replay": replay.replay,
     "doctor": doctor.doctor,

@@ -32,6 +32,7 @@ def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     """Re-run training steps and compare the weights bit for bit."""
     from tinygpt.cli.session import Session
     from tinygpt.runs.replay import replay as repeat
+    from tinygpt.runs.trained_weights import FILES, snapshot_files
 
     session = Session(call, reads_model=True)
     project = session.project
@@ -39,9 +40,10 @@ def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     checkpoint = unfinished.newest() if unfinished else None
     recorded = checkpoint or session.find_model(run)
     model_file: ModelFile = recorded.read_json("config.json")
-    stored = _stored_weights(recorded, model_file)
+    end = model_file["step"]
+    stored = snapshot_files(recorded, end) | {end: FILES["last"]}
     starts = [0, *(unfinished.steps() if unfinished else [])]
-    first, last = _span(steps, model_file["step"], starts, stored)
+    first, last = _span(steps, end, starts, stored)
     stored = {step: name for step, name in stored.items() if first < step <= last}
 
     config = _config_of_run(session.config, recorded, model_file)
@@ -61,18 +63,6 @@ def _unfinished_run(project: "Project", run: str) -> "UnfinishedRun | None":
         if unfinished.stage == "train" and unfinished.key12.startswith(run):
             return unfinished
     return None
-
-
-def _stored_weights(recorded: "Artifact", model_file: "ModelFile") -> dict[int, str]:
-    """Steps whose weights a run left, and in which file."""
-    stored = {}
-    missing = recorded.missing()
-    for name in recorded.names():
-        match = re.fullmatch(r"snapshots/step-(\d+)\.safetensors", name)
-        if match and name not in missing:
-            stored[int(match[1])] = name
-    stored[model_file["step"]] = "model.safetensors"
-    return stored
 
 
 def _span(

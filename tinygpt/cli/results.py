@@ -38,6 +38,10 @@ WORDED = {
 LONGEST_TEXT = 40  # characters of a prompt
 
 
+PAGE = "page.html"
+"""The file of a page artifact."""
+
+
 def artifact_record(artifact: "Artifact") -> dict[str, Any]:
     """An artifact in the machine-readable form of `artifacts ls --json`."""
     return {

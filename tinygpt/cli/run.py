@@ -7,7 +7,8 @@ import typer
 
 from tinygpt import ui
 from tinygpt.cli.options import EXAMPLE, Call, with_options
-from tinygpt.cli.results import artifact_record, pictures, put_latest, sample_texts
+from tinygpt.cli.results import PAGE, artifact_record, pictures, put_latest, sample_texts
+from tinygpt.errors import PageError
 
 if TYPE_CHECKING:
     from tinygpt.cli.session import Session
@@ -20,7 +21,8 @@ NEXT_COMMANDS = {
     "train": ("eval", EXAMPLE),
     "eval": (EXAMPLE,),
     "sample": ("plot",),
-    "plot": (EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt"),
+    "plot": ("page",),
+    "page": (EXAMPLE, "artifacts ls", "init mine --preset laptop --source my.txt"),
 }
 
 Until = Annotated[
@@ -50,8 +52,27 @@ def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
         _show_plan(session, last)
         return
     forced = [until] if until else list(STAGES)
-    outcomes = session.run(last, force=forced if call.options.force else [])
-    _conclude(session, outcomes)
+    before_page = "plot" if last == "page" else last
+    outcomes = session.run(before_page, force=forced if call.options.force else [])
+    if last == "page":
+        outcomes |= _page(session, outcomes, until)
+    _conclude(session, outcomes, last)
+
+
+def _page(
+    session: "Session", outcomes: "dict[str, Outcome]", until: str | None
+) -> "dict[str, Outcome]":
+    """The page of the model; a note if it is too large for one and nobody asked for it by name."""
+    from tinygpt.pipeline import STAGES
+
+    inputs = {source: outcomes[source].artifact for source in STAGES["page"].inputs}
+    try:
+        return {"page": session.make("page", inputs)}
+    except PageError as error:
+        if until is not None:
+            raise
+        session.screen.note(f"no page: {error.message}")
+        return {}
 
 
 def _choose_sampling(session: "Session") -> None:
@@ -82,11 +103,12 @@ def _show_plan(session: "Session", until: str) -> None:
         ui.say_output(ui.table(title, lines, ui.columns(sys.stdout)))
 
 
-def _conclude(session: "Session", outcomes: "dict[str, Outcome]") -> None:
+def _conclude(session: "Session", outcomes: "dict[str, Outcome]", last: str) -> None:
     """Print the sample, the perplexity, where the results are, and what to type next."""
     store, note = session.project.store, session.screen.note
     texts = sample_texts(outcomes["sample"].artifact) if "sample" in outcomes else []
     plot = outcomes["plot"].artifact if "plot" in outcomes else None
+    page = outcomes["page"].artifact if "page" in outcomes else None
     drawn = [str(plot.path(name)) for name in pictures(plot)] if plot else []
     before, after = _perplexities(outcomes)
     answer = {
@@ -97,6 +119,7 @@ def _conclude(session: "Session", outcomes: "dict[str, Outcome]") -> None:
         "samples": texts,
         "perplexity": {"before": before, "after": after},
         "pictures": drawn,
+        "page": str(page.path(PAGE)) if page else None,
     }
     if not session.call.answer(answer) and texts:
         ui.say_output("\n\n".join(texts))
@@ -108,7 +131,9 @@ def _conclude(session: "Session", outcomes: "dict[str, Outcome]") -> None:
         note(f"report    {latest / 'report.html'}")
         note(f"model     {train.folder}")
         note(f"pictures  {latest}")
-    session.suggest(*NEXT_COMMANDS.get(list(outcomes)[-1], ("run",)), model=train)
+    if page:
+        note(f"page      {page.path(PAGE)}")
+    session.suggest(*NEXT_COMMANDS.get(last, ("run",)), model=train)
 
 
 def _perplexities(outcomes: "dict[str, Outcome]") -> tuple[float | None, float | None]:

@@ -133,7 +133,7 @@ class Session:
         if model is not None and model.stage == "train" and self.call.sets_recipe:
             by_id = model_flag(model.id)
         for command in commands:
-            reads_model = command.startswith(("eval", "sample", "plot"))
+            reads_model = command.startswith(("eval", "sample", "plot", "page"))
             words = command + by_id if reads_model else command
             self.screen.note(f"next: {self.call.command(words)}")
 

@@ -11,7 +11,7 @@ import typer
 from tinygpt import ui
 from tinygpt.cli import distributed, failures, prompts
 from tinygpt.cli.options import Call, model_flag, with_options
-from tinygpt.cli.results import pictures, put_latest, sample_texts
+from tinygpt.cli.results import PAGE, pictures, put_latest, sample_texts
 from tinygpt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ MOST_CHARACTERS = 4_000  # of a document whose attention is drawn, which is far 
 OutFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder to copy the pictures to.")
 ]
-Open = Annotated[bool, typer.Option("--open", help="Open report.html in a browser.")]
+Open = Annotated[bool, typer.Option("--open", help="Open it in a browser.")]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Where to copy the page.")
+]
 
 
 @with_options()
@@ -226,9 +229,8 @@ def plot(
     opens: Open = False,
 ) -> None:
     """Draw training curves, attention and weights; write report.html."""
-    import webbrowser
-
     from tinygpt.cli.session import Session
+    from tinygpt.trained_models import newest_of_model
 
     if text_file is not None and call.flags["plot.text"][1] is not None:
         raise UsageError(
@@ -243,33 +245,50 @@ def plot(
         session.reload({"plot.text": ("--text-file", text)})
     outcome = session.make("plot", inputs)
     artifact, store = outcome.artifact, session.project.store
-    newest_sample = _newest_sample(session, inputs["train"])
+    newest_sample = newest_of_model(store, "sample", inputs["train"])
     latest = put_latest(store, artifact, newest_sample, session.screen.note)
-    in_store = [artifact.path(name) for name in pictures(artifact)]
-    paths = _copy(artifact, out) if out else in_store
+    paths = [artifact.path(name) for name in pictures(artifact)]
+    if out is not None:
+        copies = {name: _copy(artifact, name, out / name) for name in artifact.names()}
+        paths = [copies[name] for name in pictures(artifact)]
     if not call.options.json:
         ui.say_output("\n".join(map(str, paths)))
-    page = next(path for path in paths if path.suffix == ".html")
-    if opens and not webbrowser.open(page.as_uri()):
-        session.screen.note(f"cannot open `{page}`: no browser is available")
-    session.screen.note(f"report    {latest / page.name}")
+    report = next(path for path in paths if path.suffix == ".html")
+    if opens:
+        _open(session, report)
+    session.screen.note(f"report    {latest / report.name}")
     session.finish(outcome)
 
 
-def _newest_sample(session: "Session", train: "Artifact") -> "Artifact | None":
-    """The newest sample of a model."""
-    for artifact in session.project.artifacts("sample"):
-        if artifact.manifest.inputs["train"]["digest"] == train.digest:
-            return artifact
-    return None
+@with_options(keys=["page.weights", "page.dtype", "page.snapshots"])
+def page(call: Call, *, model: Model = None, out: OutFile = None, opens: Open = False) -> None:
+    """Write one HTML file with the model itself, to type into and to look inside."""
+    from tinygpt.cli.session import Session
+
+    session = Session(call, reads_model=True)
+    outcome = session.make("page", _inputs_of_model(session, "page", model))
+    path = outcome.artifact.path(PAGE)
+    if out is not None:
+        path = _copy(outcome.artifact, PAGE, out)
+    if not call.options.json:
+        ui.say_output(str(path))
+    if opens:
+        _open(session, path)
+    session.finish(outcome)
 
 
-def _copy(plot: "Artifact", folder: Path) -> list[Path]:
-    """Copy a plot artifact's pictures and values out of the store."""
-    for name in plot.names():
-        target = folder / name
-        content = plot.read(name)
-        with failures.naming(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    return [(folder / name).absolute() for name in pictures(plot)]
+def _copy(artifact: "Artifact", name: str, target: Path) -> Path:
+    """Copy a file of an artifact out of the store."""
+    content = artifact.read(name)
+    with failures.naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return target.absolute()
+
+
+def _open(session: "Session", page: Path) -> None:
+    """Show an HTML file in a browser."""
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        session.screen.note(f"cannot open `{page}`: no browser is available")

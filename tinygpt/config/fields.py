@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from tinygpt.config.tables import Config, Table
+from tinygpt.config.table import Table
+from tinygpt.config.tables import Config
 
 TABLES: dict[str, type[Table]] = {
     name: cast(type[Table], field.annotation) for name, field in Config.model_fields.items()

@@ -4,46 +4,16 @@ Every key is described once, here: docs/configuration.md, `tinygpt init` and `ti
 are made from these fields.
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tinygpt.config.source import check_separator, document_limit
+from tinygpt.config.table import Table
 
 MAX_VOCAB_SIZE = 65_536  # token ids are stored as uint16
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Table(
-    BaseModel,
-    extra="forbid",
-    frozen=True,
-    strict=True,
-    allow_inf_nan=False,
-    validate_default=True,
-    populate_by_name=True,
-):
-    """A frozen table that refuses unknown keys, infinities, and values of another type.
-
-    `true` and `"16"` are not accepted as numbers. The word "none" is None wherever a key may be
-    None, because TOML has no null.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_is_a_word(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        optional = {
-            field.alias or key
-            for key, field in cls.model_fields.items()
-            if type(None) in get_args(field.annotation)
-        }
-        return {
-            key: None if key in optional and value == "none" else value
-            for key, value in values.items()
-        }
 
 
 class DataConfig(Table):
@@ -355,6 +325,25 @@ class PlotConfig(Table):
     format: Literal["png", "svg"] = Field("png", description="file format of the pictures")
 
 
+PageDtype = Literal["f32", "f16", "int8"]
+
+
+class PageConfig(Table):
+    """The page that `tinygpt page` writes: the model itself in one HTML file."""
+
+    weights: Weights = "auto"
+    dtype: PageDtype = Field(
+        "f16", description="number format of the weights in the page: 4, 2 or 1 bytes each"
+    )
+    snapshots: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="weight snapshots to show training with, in int8; none where the file would "
+        "pass 25 MB",
+    )
+
+
 class RuntimeConfig(Table):
     """Device, threads, progress, checkpoints: not part of the cache key."""
 
@@ -391,4 +380,5 @@ class Config(Table):
     eval: EvalConfig = EvalConfig()
     sample: SampleConfig = SampleConfig()
     plot: PlotConfig = PlotConfig()
+    page: PageConfig = PageConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -1,14 +1,6 @@
-"""The report of a run: one HTML file that needs only a browser and trusts nothing that it shows.
-
-The data goes in as JSON, and the script shows it as text nodes, so that no document, prompt or
-setting can become an element. The content security policy of the page lets the browser load nothing
-and run only the script inside, which it names by its hash.
-"""
+"""The report of a run: one HTML file; html_shared says why it can be trusted."""
 
 import base64
-import hashlib
-import json
-from importlib.resources import files
 from typing import Any, TypedDict
 
 import numpy as np
@@ -16,11 +8,14 @@ import numpy as np
 from tinygpt.analysis.curves import Curves
 from tinygpt.analysis.model_analysis import ModelAnalysis
 from tinygpt.analysis.run_analysis import RunAnalysis
+from tinygpt.html_shared import assemble, embedded_json
 from tinygpt.lm.weights import Array
 from tinygpt.records import DatasetMeta, EvalRecord, ModelFile
 
-SCRIPTS = ("elements.js", "chart.js", "run.js", "attention.js", "history.js", "page.js")
-"""The parts of the script; each uses those before it."""
+SCRIPTS = ("run.js", "attention.js", "history.js", "page.js")
+"""The parts of the script; each uses those before it, and those of html_shared."""
+
+SHARED = ("elements.js", "chart.js", "heads.js")
 
 CURVE_POINTS = 800
 SPECTRUM_POINTS = 64
@@ -40,37 +35,9 @@ class ReportFacts(TypedDict):
 
 def render(analysis: RunAnalysis, facts: ReportFacts) -> bytes:
     """The report as an HTML file; equal arguments give equal bytes."""
-    script = "".join(_read(name) for name in SCRIPTS)
-    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    replacements = {
-        "{{script hash}}": f"sha256-{script_hash}",
-        "{{style}}": _read("page.css"),
-        "{{script}}": script,
-        "{{data}}": embedded_json(contents(analysis, facts)),
-    }
-    page = _read("page.html")
-    for placeholder, content in replacements.items():  # data last: nothing in it is a placeholder
-        page = page.replace(placeholder, content)
-    return page.encode("utf-8")
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
-
-
-def embedded_json(value: object) -> str:
-    """JSON that may stand in a script element.
-
-    It is ASCII, and no character in it can end the element or begin another: `<`, `>` and `&` are
-    escaped.
-
-    Raises:
-        ValueError: a number outside an array is NaN or infinite.
-    """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=to_numbers)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return assemble(
+        __package__, SHARED, SCRIPTS, {"data": embedded_json(contents(analysis, facts))}
+    )
 
 
 def contents(analysis: RunAnalysis, facts: ReportFacts) -> dict[str, object]:
@@ -138,13 +105,3 @@ def snapshot_data(snapshot: ModelAnalysis) -> dict[str, object]:
 def thinned(count: int, most: int) -> Array:
     """Indices of at most `most` of `count` values, evenly spread, both ends included."""
     return np.rint(np.linspace(0, count - 1, min(count, most))).astype(int)
-
-
-def to_numbers(values: Array) -> object:
-    """Nested lists of numbers: floats to five digits, None for NaN and infinity."""
-    if values.dtype.kind == "i":
-        return values.tolist()
-    if values.ndim:
-        return [to_numbers(value) for value in values]
-    number = float(values)
-    return float(f"{number:.5g}") if np.isfinite(number) else None

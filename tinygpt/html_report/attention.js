@@ -11,7 +11,6 @@ const LABEL_ROOM = 104; // left of the large map and below it
 const MAP_SIDE = T * CELL;
 const MAP_WIDTH = MAP_SIDE + LABEL_ROOM + 4;
 const MAP_CENTER = MAP_SIDE / 2;
-const MAP_COLOR = [47, 127, 208]; // visible on white and on black; its opacity shows the weight
 
 const SCORES = {
   entropy: "entropy [bits]",
@@ -28,7 +27,7 @@ const chosen = {
   lossOf: Math.min(1, T - 1), // position of the token whose loss is shown
 };
 
-const thumbnails = []; // { layer, head, button, canvas }
+let thumbnails; // see buildHeads
 const cells = []; // of the large map, row by row
 const attentionTokens = []; // buttons
 const lossTokens = [];
@@ -59,23 +58,10 @@ const weight = (query, key) => rootOfWeight(query, key) ** 2;
 
 function buildAttention() {
   unpackMaps();
-  buildThumbnails();
+  thumbnails = buildHeads($("heads"), L, H, chooseHead);
   buildMap();
   buildTokens($("attention-tokens"), attentionTokens, (i) => chooseCell(i, i));
   buildTokens($("loss-tokens"), lossTokens, chooseLoss);
-}
-
-function buildThumbnails() {
-  $("heads").style.gridTemplateColumns = `repeat(${H}, minmax(30px, 120px))`;
-  for (let layer = 0; layer < L; layer++)
-    for (let head = 0; head < H; head++) {
-      const canvas = el("canvas", { width: T, height: T });
-      const attributes = { type: "button", "aria-label": `layer ${layer}, head ${head}` };
-      const button = el("button", attributes, canvas, `${layer}.${head}`);
-      button.addEventListener("click", () => chooseHead(layer, head));
-      thumbnails.push({ layer, head, button, canvas });
-      $("heads").append(button);
-    }
 }
 
 function buildMap() {
@@ -178,7 +164,9 @@ function chooseLoss(token) {
 // --- what changes with the choice ---
 
 function showAttention() {
-  thumbnails.forEach(showThumbnail);
+  for (const { layer, head, canvas } of thumbnails)
+    paintMap(canvas, T, (query, key) => rootOfWeight(query, key, layer, head));
+  markHead(thumbnails, chosen.layer, chosen.head);
   showMap();
   const { step, scores } = snapshots[chosen.snapshot];
   const { layer, head } = chosen;
@@ -197,17 +185,6 @@ function showAttention() {
   $("head-about").textContent = facts.join(" · ");
   showCell();
   showHeadTable();
-}
-
-function showThumbnail({ layer, head, button, canvas }) {
-  const pixels = new ImageData(T, T);
-  for (let query = 0; query < T; query++)
-    for (let key = 0; key <= query; key++) {
-      const opacity = 10 + 245 * rootOfWeight(query, key, layer, head);
-      pixels.data.set([...MAP_COLOR, opacity], 4 * (query * T + key));
-    }
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-  button.setAttribute("aria-pressed", layer === chosen.layer && head === chosen.head);
 }
 
 function showMap() {

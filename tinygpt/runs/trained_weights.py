@@ -1,6 +1,7 @@
 """The weights of a trained model as everything reads them: chosen, and checked by their probe."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FILES = {"best": "best/model.safetensors", "last": "model.safetensors"}
 PROBE = "probe.safetensors"
 METRICS = "metrics.jsonl"
+SNAPSHOT = re.compile(r"snapshots/step-(\d+)\.safetensors")
 MAX_RISE = 0.01  # of the validation loss [nats per token], from which on "auto" takes the best
 
 Note = Callable[[str], None]
@@ -118,6 +120,25 @@ def open_weights(train: Artifact, which: Literal["auto", "best", "last"]) -> Tra
         probe = probes.random_text(vocab_size, config.context_length, 0, 0)
     arrays = read_arrays(train.read(FILES[chosen]))
     return TrainedWeights(config, vocab_size, arrays, step, chosen, note, probe)
+
+
+def snapshot_files(train: Artifact, last: int, note: Note = ignore) -> dict[int, str]:
+    """The weight snapshots up to the step `last` that are there, in order: step -> file.
+
+    Args:
+        note: receives a line where some are missing, as in the folder of a model that was copied.
+    """
+    files: dict[int, str] = {}
+    for name in train.names():
+        match = SNAPSHOT.fullmatch(name)
+        if match and int(match[1]) <= last:
+            files[int(match[1])] = name
+    missing = train.missing()
+    found = {step: name for step, name in files.items() if name not in missing}
+    if len(found) < len(files):
+        lacking = f"{len(files) - len(found)} of {len(files)} snapshots"
+        note(f"model {train.id} lacks {lacking} of its training")
+    return found
 
 
 def _choice(

@@ -30,7 +30,7 @@ from tinygpt.lm.model import GPT
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.progress import Reporter
 from tinygpt.records import EvalRecord, ModelFile, Summary
-from tinygpt.runs.trained_weights import open_weights
+from tinygpt.runs.trained_weights import open_weights, snapshot_files
 from tinygpt.store import Artifact, ArtifactWriter
 
 DOCUMENT_TOKENS = 40  # of a validation document
@@ -93,10 +93,7 @@ def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) 
     initial.explicit = model.explicit
     token_ids = choose_text(config, tokenizer, validation, model.config.context_length, reporter)
 
-    names = snapshot_files(train, trained.step)
-    lacking = [name for name in train.missing() if name.startswith("snapshots/")]
-    if lacking:
-        reporter.note(f"without {', '.join(lacking)}, which model {train.id} lacks")
+    names = snapshot_files(train, trained.step, reporter.note)
     reporter.task("analyze", 2 + len(names), unit="models")
     snapshots = [ModelAnalysis.of(initial, token_ids, 0)]
     reporter.advance()
@@ -122,18 +119,6 @@ def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) 
         snapshots=snapshots,
         ablation=ablate_heads(model, ablation_text) if len(ablation_text) > 1 else None,
     )
-
-
-def snapshot_files(train: Artifact, last: int) -> dict[int, str]:
-    """The weight snapshots up to the step `last` that are there, in order: step -> file."""
-    files = {}
-    missing = train.missing()
-    for name in train.names():
-        if name.startswith("snapshots/") and name not in missing:
-            step = int(name.removeprefix("snapshots/step-").removesuffix(".safetensors"))
-            if step <= last:
-                files[step] = name
-    return files
 
 
 def choose_text(
@@ -201,11 +186,13 @@ def head_table(analysis: RunAnalysis) -> Table:
 
 
 def ablation_table(analysis: RunAnalysis) -> Table:
-    """The loss increase without each head."""
-    assert analysis.ablation is not None
-    table: Table = [("layer", "head", "loss_increase", "standard_error")]
-    for head, increase in np.ndenumerate(analysis.ablation.loss_increase):
-        table.append((*head, increase, analysis.ablation.standard_error[head]))
+    """The loss increase without each head, over how many tokens, and the step of the weights."""
+    ablation = analysis.ablation
+    assert ablation is not None
+    table: Table = [("step", "layer", "head", "loss_increase", "standard_error", "tokens")]
+    for head, increase in np.ndenumerate(ablation.loss_increase):
+        error = ablation.standard_error[head]
+        table.append((analysis.final.step, *head, increase, error, ablation.tokens))
     return table
 
 
