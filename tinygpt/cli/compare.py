@@ -54,7 +54,7 @@ def _draw(runs: Mapping[str, "Artifact"], path: Path) -> Path:
     curves = {id_: Curves.from_rows(run.read_rows("metrics.jsonl")) for id_, run in runs.items()}
     with style():
         picture = to_bytes(compared(curves), "png")
-    with failures.naming(path):
+    with failures.writing(path, "choose another folder with `--out DIR`"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
     return path

@@ -47,7 +47,7 @@ def init(call: Call, *, folder: Folder = Path()) -> None:
     source = parse_source(call.options.source) if call.options.source else None
     if isinstance(source, FileSource) and source.pattern != "-":
         files.find(source.pattern)
-    with failures.naming(path):
+    with failures.writing(path, "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("x", encoding="utf-8", newline="\n") as stream:

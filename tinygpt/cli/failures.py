@@ -64,13 +64,16 @@ def exit_code(
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give an OSError of the block the name of the file, which a failed write does not know."""
+def writing(path: Path, hint: str) -> Iterator[None]:
+    """Write a file outside the store in the block.
+
+    Raises:
+        StorageError: the system refuses it.
+    """
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        raise _refused(error, path, hint) from error
 
 
 def _interrupted(number: int, arguments: Sequence[str]) -> Interrupted:
@@ -109,16 +112,16 @@ def as_user_error(error: BaseException, arguments: Sequence[str] = ()) -> Tinygp
     return TinygptError(message, hint="`--debug` shows the traceback")
 
 
-def _refused(error: OSError) -> StorageError:
+def _refused(error: OSError, path: Path | None = None, hint: str | None = None) -> StorageError:
     """The error for a file outside the store, which has errors of its own."""
     reason = error.strerror or str(error)
-    what = f"use `{error.filename}`" if error.filename else "read or write"
+    file = error.filename or path  # a failed write does not know its file
+    what = f"use `{file}`" if file else "read or write"
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space there" if is_full else "check the path, the disk and the permissions"
     return StorageError(
         f"cannot {what}: {reason[:1].lower()}{reason[1:]}",
-        hint="free some space there, or send the output elsewhere"
-        if is_full
-        else "check the path, the disk and the permissions",
+        hint=f"{advice}, or {hint or 'send the output elsewhere'}",
     )
 
 

@@ -150,15 +150,16 @@ def _meant_key(name: str, command: str) -> str | None:
     from tinygpt.config.other_names import OTHER_NAMES
     from tinygpt.pipeline import STAGES
 
-    keys = [f"{table}.{name}" for table in (command, *TABLES)]
-    key = next((key for key in keys if key in FIELDS), OTHER_NAMES.get(name))
-    if key == "data.source" and command == "eval":
+    if command == "eval" and OTHER_NAMES.get(name) == "data.source":
         return "eval.text"
-    if key and command in STAGES:
-        table = key.partition(".")[0]
-        unread = set(STAGES) - {command, *STAGES[command].inputs}
-        return None if table in unread - {"train"} else key
-    return key
+    unread: set[str] = set()
+    if command in STAGES:
+        unread = set(STAGES) - {command, *STAGES[command].inputs, "train"}
+    keys = [f"{table}.{name}" for table in (command, *TABLES) if table not in unread]
+    other = OTHER_NAMES.get(name)
+    if other and other.partition(".")[0] not in unread:
+        keys.append(other)
+    return next((key for key in keys if key in FIELDS), None)
 
 
 def _placed(word: str, command: Any) -> str:

@@ -280,7 +280,7 @@ def page(call: Call, *, model: Model = None, out: OutFile = None, opens: Open = 
 def _copy(artifact: "Artifact", name: str, target: Path) -> Path:
     """Copy a file of an artifact out of the store."""
     content = artifact.read(name)
-    with failures.naming(target):
+    with failures.writing(target, "choose another place with `--out`"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return target.absolute()
