@@ -325,9 +325,7 @@ class Project:
         return None
 
     def inputs_of_model(self, stage: str, train: Artifact, model: str | None = None) -> Inputs:
-        """The inputs of a stage that reads a given model.
-
-        They are the model, what it was trained from, and what was found out about it.
+        """The inputs of a stage that reads a model: it, what made it, what was found out about it.
 
         Args:
             stage: eval, sample, plot or page.
@@ -354,9 +352,17 @@ class Project:
                 self.reporter.note(f"{missing.message}: no baselines, no generation quality")
         if "eval" in names:
             found["eval"] = self._evaluation_of_model(found, model)
-        if "plot" in names and (plot := newest_of_model(self.store, "plot", train)):
+        if "plot" in names and (plot := self._plot_of_model(train)):
             found["plot"] = plot
         return {name: found[name] for name in names if name in found}
+
+    def _plot_of_model(self, train: Artifact) -> Artifact | None:
+        """The configured plot of a model, else its newest one."""
+        with suppress(TinygptError):
+            plot = self.plan("plot")["plot"].artifact
+            if plot and plot.manifest.inputs["train"]["digest"] == train.digest:
+                return plot
+        return newest_of_model(self.store, "plot", train)
 
     def _compare_with_model(self, stage: str, train: Artifact, missing: TinygptError) -> None:
         """Say that the configuration is not the one that a model was made with, if it is not."""
@@ -364,9 +370,7 @@ class Project:
             here = self.plan(stage)[stage].artifact
             if here is not None:
                 missing.message += f"; this configuration makes `{stage}/{here.id}`"
-                missing.hint = (
-                    "name the model's configuration with `--config`, `--preset` or `--set`"
-                )
+                missing.hint = "give its configuration with `--config`, `--preset` or `--set`"
                 command = train.manifest.provenance.get("command")
                 if isinstance(command, list) and len(command) > 1:
                     missing.hint += f"; it was trained by `{shlex.join(command)}`"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinygpt.cli import guesses
 from tinygpt.cli.app import app
@@ -147,6 +149,20 @@ def test_the_last_name_of_every_key_leads_to_a_key_of_that_name():
         for flag in (f"--{last}", f"--{last.replace('_', '-')}"):
             line = guesses.meant_line(run, "tinygpt run", [flag, "1"])
             assert re.fullmatch(rf"tinygpt run --set \w+\.{last}=1", str(line)), flag
+
+
+TYPICAL = ["--set", "--lr", "-n", "=", "--", "--batch_size=", "a=b", "x" * 5_000]
+WORDS = st.lists(st.text() | st.text().map("--{}".format) | st.sampled_from(TYPICAL))
+
+
+@given(words=WORDS, name=st.sampled_from(["train", "sample", "eval", "init", "compare", "doctor"]))
+def test_whatever_is_typed_a_line_is_found_or_none(words, name):
+    group = typer.main.get_command(app)
+    lines = [guesses.meant_line(group.commands[name], f"tinygpt {name}", words)]
+    if words:
+        lines += [guesses.meant_command(group, "tinygpt", [*words, name])]
+    for line in lines:
+        assert line is None or shlex.split(line)[0] == "tinygpt"
 
 
 def test_other_names_are_of_keys_and_are_no_key_themselves():

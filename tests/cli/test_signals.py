@@ -63,7 +63,8 @@ def test_a_signal_before_the_commands_have_loaded_is_acted_on(tmp_path):
     code = """
         import signal, sys
         from tinygpt import cli
-        signals = cli.Signals()
+        from tinygpt.cli.signals import Signals
+        signals = Signals()
         signals.catch()
         signal.raise_signal(signal.SIGTERM)
         sys.exit(cli.invoke(["artifacts", "ls"], signals))
@@ -74,12 +75,19 @@ def test_a_signal_before_the_commands_have_loaded_is_acted_on(tmp_path):
 
 
 def test_sighup_that_was_ignored_at_the_start_stays_ignored(tmp_path):
-    code = "import signal; {}; from tinygpt import cli; c = cli.Signals(); c.catch(); {}; print(5)"
-    ignore = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    hang_up = "signal.raise_signal(signal.SIGHUP)"
-    assert python(code.format(ignore, f"{hang_up}; {hang_up}"), tmp_path).stdout == "5\n"
-    control = python(code.format("pass", f"{hang_up}; {hang_up}"), tmp_path)
-    assert (control.stdout, control.returncode) == ("", 129)
+    """The control is not ignored, and ended by its second SIGHUP."""
+    for before, ended in (("SIG_IGN", ("5\n", 0)), ("SIG_DFL", ("", 129))):
+        code = f"""
+            import signal
+            from tinygpt.cli.signals import Signals
+            signal.signal(signal.SIGHUP, signal.{before})
+            Signals().catch()
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            print(5)
+        """
+        done = python(code, tmp_path)
+        assert (done.stdout, done.returncode) == ended
 
 
 def test_a_signal_that_is_only_noted_gives_its_exit_code_in_the_end(tinygpt, monkeypatch):

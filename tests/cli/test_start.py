@@ -111,6 +111,20 @@ def test_idle_threads_sleep_unless_told_otherwise(monkeypatch):
         assert os.environ["GOMP_SPINCOUNT"] == after
 
 
+def test_windows_is_answered_with_a_sentence():
+    done = python("""
+        import os, signal
+        os.name = "nt"
+        del signal.SIGHUP, signal.SIGALRM  # which Windows has not
+        from tinygpt.cli import main
+        main()
+    """)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        "error: tinygpt needs the file locks of Linux and macOS",
+    )
+
+
 def test_untrusted_text_in_an_error_is_escaped(tinygpt):
     result = tinygpt("\x1b[31mred\u202e")
     assert "\x1b" not in result.err

@@ -2,12 +2,13 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinygpt.cli.signals import Signals, ignore_at_exit
+if TYPE_CHECKING:
+    from tinygpt.cli.signals import Signals
 
 
-def invoke(arguments: list[str], signals: Signals | None = None) -> int:
+def invoke(arguments: list[str], signals: "Signals | None" = None) -> int:
     """Run one command line; its exit code.
 
     Args:
@@ -15,6 +16,7 @@ def invoke(arguments: list[str], signals: Signals | None = None) -> int:
         signals: what a signal does meanwhile.
     """
     from tinygpt.cli.failures import exit_code
+    from tinygpt.cli.signals import Signals
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -44,6 +46,11 @@ def invoke(arguments: list[str], signals: Signals | None = None) -> int:
 
 def main() -> None:
     """The console script."""
+    if os.name == "nt":
+        message = "error: tinygpt needs the file locks of Linux and macOS"
+        sys.exit(f"{message}\n\nhint: on Windows, install and run it inside WSL")
+    from tinygpt.cli.signals import Signals, ignore_at_exit
+
     signals = Signals()
     signals.catch()
     ignore_at_exit()
@@ -54,7 +61,4 @@ def main() -> None:
     # long when another program uses the cores. A thousand turns cost nothing on a free machine and
     # little on a busy one. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if os.name == "nt":
-        message = "error: tinygpt needs the file locks of Linux and macOS"
-        sys.exit(f"{message}\n\nhint: on Windows, install and run it inside WSL")
     sys.exit(invoke(sys.argv[1:], signals))

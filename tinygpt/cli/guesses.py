@@ -1,11 +1,11 @@
 """The command line that was probably meant by one with an unknown flag, word or command."""
 
 import difflib
+import os
 import re
 import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 _FLAGS = {
@@ -175,10 +175,14 @@ def _placed(word: str, command: Any) -> str:
         "--model": is_id,
         "--from": is_id,
         "--text": command.name == "eval",  # before --source, which names the text of training
-        "--source": Path(word).exists() or re.search(r"[./]", word) is not None,
+        "--source": _exists(word) or re.search(r"[./]", word) is not None,
     }
     fitting = [flag for flag, fits in candidates.items() if fits and flag in own]
     return f"{fitting[0]} {quote(word)}" if fitting else quote(word)
+
+
+def _exists(word: str) -> bool:
+    return os.path.exists(word)  # noqa: PTH110  a text too long for a path is no error here
 
 
 def meant_command(group: Any, path: str, words: Sequence[str]) -> str | None:
@@ -197,7 +201,7 @@ def meant_command(group: Any, path: str, words: Sequence[str]) -> str | None:
             return f"tinygpt {known}{rest}"
     if "artifacts" in group.commands and words[0] in group.commands["artifacts"].commands:
         return f"tinygpt artifacts {words[0]}{rest}"
-    if Path(words[0]).exists() and "run" in group.commands:
+    if _exists(words[0]) and "run" in group.commands:
         return f"tinygpt run --source {quote(words[0])}{rest}"
     return None
 
@@ -230,7 +234,7 @@ def hint_for_flag(context: Any, flag: str) -> str | None:
         context: of Typer, in which the flag was found.
     """
     if "epochs" in flag:
-        return "training is counted in steps, not in epochs: set `train.max_steps`"
+        return "training is counted in steps, not in epochs: `--set train.max_steps=1000`"
     flags = {
         known.lstrip("-"): known for param in context.command.params for known in _spellings(param)
     }
