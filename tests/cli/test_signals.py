@@ -50,6 +50,45 @@ def test_a_signal_during_an_import_is_acted_on_after_it(tmp_path, number):
     assert at_once.stdout == f"half loaded {128 + number}\n"
 
 
+def test_a_signal_that_a_callback_swallows_is_acted_on_after_it(tmp_path):
+    code = """
+        import signal, sys, weakref
+        from tinygpt.cli.failures import exit_code
+        from tinygpt.cli.signals import Signals
+        class Thing:
+            pass
+        def call():
+            thing = Thing()
+            reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+            del thing
+            print("went on")
+            for _ in range(1000):
+                signal.sigtimedwait([], 0.01)
+            print("to the end")
+        sys.exit(exit_code(call, [], Signals(), str))
+    """
+    done = python(code, tmp_path)
+    assert (done.stdout, done.returncode) == ("went on\n", 143)
+    assert "Exception ignored" not in done.stderr
+
+
+def test_other_errors_of_callbacks_are_still_shown(tmp_path):
+    code = """
+        import weakref
+        from tinygpt.cli.signals import Signals
+        class Thing:
+            pass
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: 1 / 0)
+        with Signals().caught():
+            del thing
+    """
+    done = python(code, tmp_path)
+    assert done.returncode == 0
+    assert "Exception ignored" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_a_second_signal_during_an_import_ends_at_once(tmp_path):
     (tmp_path / "loading.py").write_text(
         "import signal\nsignal.raise_signal(15)\nprint('one', flush=True)\nsignal.raise_signal(2)\n"

@@ -179,7 +179,9 @@ SIGNAL_IN_AN_IMPORT = """
     def call():
         sys.meta_path.insert(0, Finder)
         import torch
+        import numpy
         torch.ones(2).numpy()
+        numpy.linalg.norm(numpy.ones(3))
         for _ in range(300):
             signal.sigtimedwait([], 0.01)
 
@@ -206,4 +208,4 @@ def test_a_signal_at_the_import_of_any_module_of_numpy_by_torch_ends_with_130():
             bad[moment] += done.returncode != 130 or "unexpected" in done.stderr
     print(json.dumps({"modules": len(names[::3]), "bad": bad}))
     assert bad["after"] == 0
-    assert bad["at once"] > 3
+    assert bad["at once"] > 0

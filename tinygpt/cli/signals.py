@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -36,6 +37,7 @@ class Signals:
         self.received: int | None = None
         self.noted = False
         self._may_raise = False
+        self._unraisable_hook = sys.unraisablehook
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def catch(self) -> dict[int, object]:
@@ -55,6 +57,8 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """Within the block, a signal interrupts; so does one that was noted before it."""
         before = self.catch()
+        self._unraisable_hook = sys.unraisablehook
+        sys.unraisablehook = self._swallowed
         try:
             self._may_raise = True
             if self.received is not None:
@@ -62,6 +66,7 @@ class Signals:
             yield
         finally:
             self._may_raise = False
+            sys.unraisablehook = self._unraisable_hook
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
@@ -94,6 +99,13 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
         elif self._may_raise and not self.noted:
             raise Stopped
+
+    def _swallowed(self, error: "sys.UnraisableHookArgs") -> None:
+        """A destructor or a weakref callback cannot be interrupted; what follows it can."""
+        if issubclass(error.exc_type, Stopped):
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
+        else:
+            self._unraisable_hook(error)
 
     def _leave_terminals(self) -> None:
         """Print to the null device instead: a closed terminal answers with an error."""
