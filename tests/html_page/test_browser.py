@@ -333,6 +333,12 @@ def test_page_says_what_it_holds_and_whether_it_computes_what_tinygpt_did(page: 
     assert facts["snapshots"] == "step 1, 20 in int8"
 
 
+def test_copy_that_a_browser_saved_says_that_the_model_is_missing(page: Any, tmp_path: Path):
+    source = page.execute_script("return document.documentElement.outerHTML")
+    show(page, f"<!DOCTYPE html>{source}".encode(), tmp_path)
+    assert text(page, "#check").startswith("This copy was saved by a browser, without the model.")
+
+
 def test_unfinished_run_is_named(browser: Any, tmp_path: Path):
     open_page(browser, page_model(step=120), tmp_path)
     assert "Trained for 120 steps (the run was not finished)" in text(browser, "#about")

@@ -29,6 +29,12 @@ function mostImportantHead() {
 
 // The text of a data element, whose memory is then free
 function takeText(element) {
+  if (element === null) {
+    $("check").classList.add("wrong");
+    $("check").textContent =
+      "This copy was saved by a browser, without the model. Copy the file that tinygpt wrote.";
+    throw new Error("the page has no model");
+  }
   const text = element.textContent;
   element.remove();
   return text;
