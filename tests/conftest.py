@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tinygpt.config import Config, ModelConfig, TokenizerConfig, TrainConfig
+from tinygpt.config import Config, ModelConfig, TokenizerConfig, TrainConfig, render
 
 if TYPE_CHECKING:
     from tinygpt.project import Project
@@ -28,6 +28,8 @@ for _name in [name for name in os.environ if name.startswith("TINYGPT_")]:
 
 settings.register_profile("tinygpt", deadline=None, print_blob=True)
 settings.load_profile("tinygpt")
+
+pytest_plugins = ["tests.proofs.figures"]
 
 ROOT = Path(__file__).parents[1]
 STORIES_7K = ROOT.parent / "shared" / "data" / "tinystories-7k.jsonl"
@@ -98,3 +100,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pipeline_config: Config) 
     project = Project(pipeline_config, tmp_path_factory.mktemp("finished") / "artifacts")
     project.run("sample")
     return project
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
+    """A folder with a configuration and all that it makes up to the evaluation."""
+    from tinygpt.project import Project
+
+    folder = tmp_path_factory.mktemp("library")
+    data = tiny_config.data.model_copy(update={"source": "builtin", "max_documents": 100})
+    evaluation = tiny_config.eval.model_copy(update={"num_samples": None})
+    config = tiny_config.model_copy(update={"data": data, "eval": evaluation})
+    (folder / "tinygpt.toml").write_text(render(config, "toml"), encoding="utf-8")
+    Project(config, folder / "artifacts").run("eval")
+    return folder

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.corpus.reading import read, write
+from tests.proofs.figures import RecordFigure, Size
 from tinygpt.corpus import files, parquet_files
 from tinygpt.errors import InputError
 
@@ -150,11 +151,14 @@ def test_every_compression_and_a_compressed_file_are_read(tmp_path):
     assert read(tmp_path / "a.parquet.zst") == EXPECTED * 100
 
 
-def test_damaged_and_hostile_files_are_refused_or_read_and_nothing_else_happens(tmp_path):
+def test_damaged_and_hostile_files_are_refused_or_read_and_nothing_else_happens(
+    tmp_path, size: Size, figure: RecordFigure
+):
     data = parquet(pa.table({"text": [f"Cat {n}." for n in range(20)]}), row_group_size=7)
     rng = random.Random(0)
     outcomes = set()
-    for _ in range(300):
+    files = size(300, 300, 3_000)
+    for _ in range(files):
         damaged = bytearray(data[: rng.choice([len(data), len(data), rng.randrange(len(data))])])
         for place in rng.choices(range(len(damaged)), k=rng.randrange(4)) if damaged else ():
             damaged[place] = rng.randrange(256)
@@ -163,6 +167,7 @@ def test_damaged_and_hostile_files_are_refused_or_read_and_nothing_else_happens(
         except InputError as error:
             outcomes.add(error.message.partition(" ")[0].rstrip(",:"))
     assert {True, "`a.parquet`"} <= outcomes <= {True, False, "`a.parquet`"}
+    figure("columns", "damaged Parquet files, each read or refused", files, seed=0)
 
 
 def test_a_page_whose_checksum_is_wrong_is_refused(tmp_path):

@@ -164,3 +164,14 @@ def test_too_few_tokens_for_a_window_are_an_input_error_that_names_a_context_tha
         fitting = int(hint.rstrip("`").rpartition("=")[2])
         assert len(Batches(TOKENS[:tokens], fitting, 0).offsets(0, 4)) == 4
         assert tokens > 2 * fitting
+
+
+def test_the_end_of_text_token_of_an_imported_model_may_have_any_id() -> None:
+    tokens = np.append(END_OF_TEXT, documents([5, 9, 3, 14] * 20))
+    other = np.where(tokens == END_OF_TEXT, np.uint16(50_256), tokens)
+    for share in (0.0, 0.5, 1.0):
+        expected = Batches(tokens, 8, 3, share).offsets(0, 90)
+        found = Batches(other, 8, 3, share, end_of_text=50_256).offsets(0, 90)
+        assert (found == expected).all()
+        # The control: without its id no document is found
+        assert (Batches(other, 8, 3, share).offsets(0, 90) != expected).any()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt.config import ModelConfig
-from tinygpt.errors import InputError
+from tinygpt.errors import CorruptArtifactError, InputError
 from tinygpt.lm import evaluation
 from tinygpt.lm.evaluation import Score, evaluate, mean_loss, standard_error, window_losses
 from tinygpt.lm.init import init_weights
@@ -157,5 +157,8 @@ def test_standard_error_is_the_spread_of_the_loss_over_samples_of_documents() ->
     assert standard_error(*sample(1)) is None
 
 
-def test_a_loss_beyond_floats_has_a_perplexity_that_json_can_hold() -> None:
-    assert math.isfinite(Score.of(10_000.0, 5, 5).perplexity)
+@pytest.mark.parametrize("loss", [701.0, 10_000.0, math.inf, math.nan])
+def test_a_loss_beyond_all_use_is_no_score(loss: float) -> None:
+    with pytest.raises(CorruptArtifactError, match="predicts nothing: its loss is"):
+        Score.of(loss, 5, 5)
+    assert math.isfinite(Score.of(699.0, 5, 5).perplexity)

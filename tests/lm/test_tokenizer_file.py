@@ -33,6 +33,21 @@ def test_the_tokenizers_library_reads_the_file_and_encodes_alike() -> None:
     assert native.encode(END_OF_TEXT).ids == [0]
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["end of text last", "reversed"])
+def test_ids_may_be_in_any_order_as_in_imported_files(order: int) -> None:
+    entries = [*list(VOCABULARY)[1:], END_OF_TEXT][::order]
+    merges = [(left, right) for left, right in MERGES]
+    tokenizer = Tokenizer(entries, merges)
+    again = Tokenizer.from_bytes(tokenizer.to_bytes())
+    assert again.end_of_text == entries.index(END_OF_TEXT)
+    native = tokenizers.Tokenizer.from_str(tokenizer.to_bytes().decode())
+    for text in CORPUS:
+        assert again.encode(text) == native.encode(text).ids
+        assert again.decode(again.encode(text)) == text
+    assert native.encode(END_OF_TEXT).ids == [again.end_of_text]
+    assert again.decode([again.end_of_text]) == ""
+
+
 # ---- files that tinygpt did not write
 
 
@@ -66,6 +81,19 @@ def with_entry_and_merge(entry: str, *merge: str) -> bytes:
         "merges": [*MERGES, list(merge)],
     }
     return changed("model", value=model)
+
+
+def with_entry_of(doublings: int) -> bytes:
+    """The file with an entry of 2^doublings bytes, and those that it is made of."""
+    halves = ["~" * 2**n for n in range(doublings)]
+    vocabulary = VOCABULARY | {half * 2: len(VOCABULARY) + n for n, half in enumerate(halves)}
+    merges = [*MERGES, *([half, half] for half in halves)]
+    return changed("model", value=CONTENT["model"] | {"vocab": vocabulary, "merges": merges})
+
+
+def test_entries_may_be_as_long_as_their_length_can_be_stored() -> None:
+    tokenizer = Tokenizer.from_bytes(with_entry_of(15))
+    assert max(tokenizer.byte_lengths) == 2**15
 
 
 TEMPLATE = {
@@ -136,7 +164,14 @@ OTHER_VOCABULARY = {
     "entry that is no bytes": with_entry_and_merge("€€", "€", "€"),
 }
 
+HALVES = ("<|endof", "text|>")
 OTHER_MERGES = {
+    "merge makes the end": with_merge(*HALVES),
+    "merge makes a byte": with_merge("", "!"),
+    "no end of text": changed(
+        "model", "vocab", value={name: VOCABULARY[name] for name in VOCABULARY if VOCABULARY[name]}
+    ),
+    "entry of 65,536 bytes": with_entry_of(16),
     "entry of control": with_merge("<|endoftext|", ">"),
     "merges as text": changed("model", "merges", 0, value="h e"),
     "merge of three": changed("model", "merges", 0, value=["h", "e", "y"]),

@@ -1,6 +1,7 @@
 """Weights as bytes: they come back unchanged, and files that tinygpt did not write are refused."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from tinygpt.lm.model import GPT
 from tinygpt.lm.weights import (
     MAX_HEADER,
     dump,
+    largest_file,
     load_into,
+    model_of,
     parameter_shapes,
     read_arrays,
     read_config,
@@ -113,3 +116,20 @@ def test_the_config_of_another_version_is_refused_in_one_line(
         read_config(data)
     assert caught.value.message.startswith(f"not a model's config.json: {problem}")
     assert "\n" not in caught.value.message
+
+
+def test_another_shape_is_refused_before_memory_is_taken_for_it() -> None:
+    config = ModelConfig(d_model=16, n_layers=4, n_heads=2, d_ff=32, context_length=32)
+    arrays = read_arrays(dump(dict(GPT(config, V).named_parameters())))
+    assert model_of(config, V, arrays).config == config
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptArtifactError, match=r"`position_embedding.weight` is .* \(32, 16\)"):
+        model_of(config.model_copy(update={"context_length": 65_536}), V, arrays)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert taken < 100 << 10  # the masks of the four layers alone would take 16 GiB
+
+
+def test_a_file_of_weights_has_room_for_optimizer_state_and_header() -> None:
+    config = ModelConfig(d_model=16, n_layers=1, n_heads=2, d_ff=32, context_length=32)
+    parameters = sum(parameter.numel() for parameter in GPT(config, V).parameters())
+    assert largest_file(config, V) == 16 * parameters + (16 << 20)

@@ -1,6 +1,5 @@
 """G12, G15, G16: what docs/guarantees.md promises of training, at the length the promises need."""
 
-import json
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import STORIES, Inputs, prepare, run_training, with_settings
+from tests.proofs.figures import RecordFigure
 from tinygpt.config import Config
 from tinygpt.errors import StoppedEarly
 from tinygpt.progress import Limits
@@ -64,7 +64,7 @@ def train_straight(root: Path, config: Config) -> Artifact:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resuming_at_every_step_gives_byte_identical_artifacts(
-    tmp_path: Path, tiny_config: Config, optimizer: str
+    tmp_path: Path, tiny_config: Config, optimizer: str, figure: RecordFigure
 ):
     config = recipe(tiny_config, optimizer)
     straight = train_straight(tmp_path / "straight", config)
@@ -75,13 +75,14 @@ def test_resuming_at_every_step_gives_byte_identical_artifacts(
             run_training(store, inputs, config, Limits(stop_at_step=step))
         resumed = run_training(store, inputs, config).artifact
         assert resumed.digest == straight.digest, f"stopped after step {step}"
+    figure("G12", "runs stopped after another step each and continued", STEPS - 1)
 
 
 @pytest.mark.parametrize(
     "forgotten", ["optimizer", "best_loss", "chain", "metrics", "snapshots", "nothing"]
 )
 def test_a_checkpoint_that_forgets_something_is_noticed(
-    tmp_path: Path, tiny_config: Config, forgotten: str, monkeypatch
+    tmp_path: Path, tiny_config: Config, forgotten: str, monkeypatch, figure: RecordFigure
 ):
     config = recipe(tiny_config, "adamw")
     straight = train_straight(tmp_path / "straight", config)
@@ -101,7 +102,10 @@ def test_a_checkpoint_that_forgets_something_is_noticed(
     if forgotten == "optimizer":
         monkeypatch.setattr(training_run, "load_optimizer_tensors", lambda *_: None)
     resumed = run_training(store, inputs, config).artifact
-    assert (resumed.digest == straight.digest) == (forgotten == "nothing")
+    is_equal = resumed.digest == straight.digest
+    assert is_equal == (forgotten == "nothing")
+    if not is_equal:
+        figure("G12", "checkpoints that forget something", 1, 1, control=True)
 
 
 KILLS = """
@@ -117,7 +121,7 @@ print(run_training(store, inputs, Config.model_validate_json(sys.argv[2])).artif
 
 
 def test_a_run_killed_up_to_five_times_at_random_moments_gives_the_same_bytes(
-    tmp_path: Path, tiny_config: Config, root: Path
+    tmp_path: Path, tiny_config: Config, root: Path, figure: RecordFigure
 ):
     config = recipe(tiny_config, "adamw")
     straight = train_straight(tmp_path / "straight", config)
@@ -138,5 +142,6 @@ def test_a_run_killed_up_to_five_times_at_random_moments_gives_the_same_bytes(
         )
         assert done.stdout.decode().split()[-1] == straight.digest
         assert not upkeep.verify(Store(store.root))
-    print(json.dumps({"chains": 50, "killed": killed}))
     assert killed >= 10
+    figure("G12", "runs killed up to five times at random moments", 50, seed=0)
+    figure("G12", "kills among them", killed)

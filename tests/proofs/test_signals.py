@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CONFIG, command, environment
+from tests.cli.conftest import CONFIG, command, environment, hear_sighup
+from tests.proofs.figures import RecordFigure
 from tinygpt.cli.signals import HANDLED
 from tinygpt.store import Store
 from tinygpt.store.upkeep import verify
@@ -43,6 +44,7 @@ def start(folder: Path, arguments: Sequence[str] = TRAIN) -> subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_sighup,
     )
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
@@ -68,7 +70,9 @@ def digest(folder: Path) -> str:
     return run.digest
 
 
-def test_signals_at_random_moments_save_and_lead_to_the_same_bytes(tmp_path: Path):
+def test_signals_at_random_moments_save_and_lead_to_the_same_bytes(
+    tmp_path: Path, figure: RecordFigure
+):
     chance = random.Random(1)
     sent = stopped = saved = 0
     digests = set()
@@ -96,12 +100,16 @@ def test_signals_at_random_moments_save_and_lead_to_the_same_bytes(tmp_path: Pat
                 saved += 1
                 assert "train --resume` continues it" in err
         digests.add(digest(folder))
-    print(json.dumps({"sent": sent, "stopped": stopped, "in_training": saved}))
     assert len(digests) == 1
     assert saved >= 5
+    figure("G18", "signals at random moments of five runs of `train`", sent, seed=1)
+    figure("G18", "stops by them", stopped)
+    figure("G18", "of the stops during training and saved", saved)
 
 
-def test_the_first_signal_waits_for_the_step_and_a_second_one_stops_at_once(tmp_path: Path):
+def test_the_first_signal_waits_for_the_step_and_a_second_one_stops_at_once(
+    tmp_path: Path, figure: RecordFigure
+):
     step_of_minutes = RECIPE.replace("grad_accum_steps = 1", "grad_accum_steps = 60000")
     (tmp_path / "tinygpt.toml").write_text(step_of_minutes)
     assert command(tmp_path, "run", "--until", "build-dataset").returncode == 0
@@ -117,12 +125,15 @@ def test_the_first_signal_waits_for_the_step_and_a_second_one_stops_at_once(tmp_
     began = time.monotonic()
     _, err = process.communicate(timeout=60)
     print(json.dumps({"seconds": round(time.monotonic() - began, 2)}))
+    figure("G18", "second signal in a step of minutes, which ends it at once", 1)
     assert process.returncode == 128 + signal.SIGINT, err
     assert "Traceback" not in err
     assert not verify(Store(tmp_path / "artifacts"))
 
 
-def test_200_signals_at_random_moments_of_every_stage_end_it_with_their_code(tmp_path: Path):
+def test_200_signals_at_random_moments_of_every_stage_end_it_with_their_code(
+    tmp_path: Path, figure: RecordFigure
+):
     """From the moment on in which signals are caught: imports are most of the time."""
     (tmp_path / "tinygpt.toml").write_text(CONFIG + "[runtime]\nthreads = 1\n")
     assert command(tmp_path, "run").returncode == 0
@@ -144,12 +155,15 @@ def test_200_signals_at_random_moments_of_every_stage_end_it_with_their_code(tmp
                 longest *= 0.8
             stopped[stage] += process.returncode != 0
             assert list(store.partial.glob("*.*")) == [], stage
-    print(json.dumps({"sent": len(STAGES) * SIGNALS_PER_STAGE, "stopped": stopped}))
+    print(json.dumps(stopped))
+    figure(
+        "G18", "signals at random moments of every stage", len(STAGES) * SIGNALS_PER_STAGE, seed=2
+    )
     assert not verify(store)
     assert all(count > SIGNALS_PER_STAGE // 3 for count in stopped.values())
 
 
-def test_signals_while_a_lock_is_waited_for_end_the_wait(tmp_path: Path):
+def test_signals_while_a_lock_is_waited_for_end_the_wait(tmp_path: Path, figure: RecordFigure):
     (tmp_path / "tinygpt.toml").write_text(CONFIG)
     assert command(tmp_path, "run", "--until", "tokenize").returncode == 0
     store = Store(tmp_path / "artifacts")
@@ -162,6 +176,7 @@ def test_signals_while_a_lock_is_waited_for_end_the_wait(tmp_path: Path):
             process.send_signal(number)
             assert assert_ended_well(process, number)
     assert not verify(store)
+    figure("G18", "signals during the wait for a lock", 7 * len(HANDLED), seed=3)
 
 
 SIGNAL_IN_AN_IMPORT = """
@@ -191,7 +206,7 @@ SIGNAL_IN_AN_IMPORT = """
 """
 
 
-def test_a_signal_at_the_import_of_any_module_of_numpy_by_torch_ends_with_130():
+def test_a_signal_at_the_import_of_any_module_of_numpy_by_torch_ends_with_130(figure: RecordFigure):
     """PyTorch imports it in native code. The control acts at once, and some imports do not end."""
     listing = "import sys, torch; print(*(name for name in sys.modules if name[:6] == 'numpy.'))"
     names = subprocess.run(
@@ -206,6 +221,6 @@ def test_a_signal_at_the_import_of_any_module_of_numpy_by_torch_ends_with_130():
                 line, capture_output=True, text=True, check=False, env=environment(), timeout=120
             )
             bad[moment] += done.returncode != 130 or "unexpected" in done.stderr
-    print(json.dumps({"modules": len(names[::3]), "bad": bad}))
-    assert bad["after"] == 0
-    assert bad["at once"] > 0
+    count = len(names[::3])
+    figure("G18", "signals at the import of another module of numpy each", count, bad["after"])
+    figure("G18", "such signals acted on at once", count, bad["at once"], control=True)

@@ -85,6 +85,16 @@ def test_digests_of_another_version_of_python_are_not_compared(package: Path) ->
     assert what_changed(recorded) == ""
 
 
+def test_recorded_names_outside_the_package_are_not_read(tmp_path: Path) -> None:
+    """A record can come from a file of someone else."""
+    os.mkfifo(tmp_path / "pipe.py")  # whoever reads it waits for ever
+    outside = os.path.relpath(tmp_path / "pipe.py", code.PACKAGE)
+    names = [outside, str(tmp_path / "pipe.py"), "lm/../../x.py", "/etc/passwd", "x" * 5000 + ".py"]
+    current = current_code()
+    recorded = current | {"source": "0" * 16, "modules": dict.fromkeys(names, "0" * 16)}
+    assert what_changed(recorded) == ""
+
+
 def test_a_model_says_which_code_trained_it(
     tmp_path: Path, tiny_config: Config, package: Path
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tinygpt.config import TrainConfig
 from tinygpt.runs import pace
 from tinygpt.runs.pace import RECENT, WARM_UP, Pace, Seconds, evaluations_left
-from tinygpt.runs.training_run import is_evaluation_step
+from tinygpt.runs.schedule import is_evaluation_step
 
 
 class Clock:

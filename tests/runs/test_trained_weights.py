@@ -12,8 +12,9 @@ from tinygpt.config.tables import EvalConfig
 from tinygpt.errors import CorruptArtifactError, StoppedEarly
 from tinygpt.lm.weights import read_arrays
 from tinygpt.progress import Limits
-from tinygpt.runs.trained_weights import FILES, MAX_RISE, choose, evaluations, open_weights
+from tinygpt.runs.trained_weights import FILES, MAX_RISE, choose, open_weights
 from tinygpt.store import Artifact, Store
+from tinygpt.store.metrics import evaluations, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_description_of_the_key_names_the_limit() -> None:
 def test_the_best_weights_of_an_worsening_run_are_taken_and_that_is_said(
     worsening: Artifact,
 ) -> None:
-    lowest = min(evaluations(worsening), key=lambda row: row["val_loss"])
+    lowest = min(evaluations(read_metrics(worsening)), key=lambda row: row["val_loss"])
     assert lowest["step"] < 12
     found = open_weights(worsening, "auto")
     assert (found.which, found.step) == ("best", lowest["step"])
@@ -137,16 +138,31 @@ def test_files_that_are_not_those_of_a_model_are_refused_in_a_sentence(
     del model_file["step"]
     files[name] = json.dumps(model_file).encode() if data is None else data
     artifact = publish(Store(tmp_path), "train", files)
-    with pytest.raises(CorruptArtifactError, match="is not that of a trained model"):
+    with pytest.raises(CorruptArtifactError, match="is not what this version of tinygpt writes"):
         open_weights(artifact, "last" if name == "config.json" else "auto")
+
+
+def test_a_config_json_of_another_model_than_the_recipe_is_refused(
+    worsening: Artifact, tmp_path: Path
+) -> None:
+    """Without learned positions, no shape depends on the length of the context."""
+    files = {name: worsening.read(name) for name in worsening.names()}
+    model_file = json.loads(files["config.json"])
+    model_file["model"]["dropout"] = 0.5
+    files["config.json"] = json.dumps(model_file).encode()
+    copy = publish(Store(tmp_path), "train", files)
+    recipe = copy.manifest.model_copy(update={"tables": worsening.manifest.tables})
+    with pytest.raises(CorruptArtifactError, match="the manifest says that it is another model"):
+        open_weights(Artifact(copy.folder, recipe, copy.root), "last")
+    assert open_weights(copy, "last").config.dropout == 0.5  # no recipe to compare with
 
 
 def test_the_numbers_of_a_run_are_in_its_summary(worsening: Artifact, tiny_config: Config) -> None:
     numbers = worsening.read_json("summary.json")["numbers"]
     metrics = worsening.read_rows("metrics.jsonl")
     steps = [row for row in metrics if row["kind"] == "step"]
-    last = evaluations(worsening)[-1]
-    best = min(evaluations(worsening), key=lambda row: row["val_loss"])
+    last = evaluations(read_metrics(worsening))[-1]
+    best = min(evaluations(read_metrics(worsening)), key=lambda row: row["val_loss"])
     assert numbers["steps"] == 12
     assert numbers["tokens"] == last["tokens"] == 12 * 2 * 16
     assert numbers["train_loss"] == pytest.approx(sum(row["loss"] for row in steps) / 12)

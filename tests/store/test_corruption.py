@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.proofs.figures import RecordFigure, Size
 from tests.store.workload import overwrite, run_all, run_one
-from tinygpt.errors import CorruptArtifactError, TinygptError
-from tinygpt.hashing import Key, hash_json
+from tinygpt.errors import (
+    CorruptArtifactError,
+    MissingArtifactError,
+    TinygptError,
+    UsageError,
+)
+from tinygpt.hashing import Key, hash_bytes, hash_json
 from tinygpt.progress import SilentReporter
 from tinygpt.store import Artifact, Store, upkeep
 
@@ -51,34 +57,52 @@ def every_file(artifact: Artifact) -> list[str]:
     return [*artifact.names(), "manifest.json"]
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.full)])
-def test_every_flipped_byte_is_found(corpus: Artifact, every: int) -> None:
+def test_every_flipped_byte_is_found(corpus: Artifact, size: Size, figure: RecordFigure) -> None:
     rng = random.Random(0)
+    flips = 0
     for name in every_file(corpus):
         path = corpus.folder / name
         original = path.read_bytes()
-        for place in range(0, len(original), every):
+        for place in range(0, len(original), size(7, 1)):
             flipped = bytearray(original)
             flipped[place] ^= 1 << rng.randrange(8)
             overwrite(path, bytes(flipped))
             assert_damage_is_found(corpus, name, place)
+            flips += 1
         overwrite(path, original)
+    figure("G4", "flipped bits, one in each byte of an artifact", flips, seed=0)
     assert upkeep.verify(Store(corpus.root)) == []
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.full)])
-def test_every_truncation_and_growth_is_found(corpus: Artifact, every: int) -> None:
+def test_every_truncation_and_growth_is_found(
+    corpus: Artifact, size: Size, figure: RecordFigure
+) -> None:
+    lengths = 0
     for name in every_file(corpus):
         path = corpus.folder / name
         original = path.read_bytes()
-        for length in range(0, len(original), every):
-            overwrite(path, original[:length])
-            assert_damage_is_found(corpus, name, length)
-        for extra in (b"\0", b"\n", b" "):
-            overwrite(path, original + extra)
-            assert_damage_is_found(corpus, name, extra)
+        shorter = [original[:length] for length in range(0, len(original), size(7, 1))]
+        for data in (*shorter, original + b"\0", original + b"\n", original + b" "):
+            overwrite(path, data)
+            assert_damage_is_found(corpus, name, len(data))
+            lengths += 1
         overwrite(path, original)
+    figure("G4", "other lengths of its files", lengths)
     assert upkeep.verify(Store(corpus.root)) == []
+
+
+def test_control_without_comparing_hashes_most_flips_are_not_found(
+    corpus: Artifact, figure: RecordFigure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Artifact, "_check_hash", lambda *_: None)
+    path = corpus.path("data.bin")
+    original = path.read_bytes()
+    missed = 0
+    for place in range(len(original)):
+        overwrite(path, original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
+        check(Store(corpus.root), corpus)
+        missed += 1
+    figure("G4", "flipped bits without comparing hashes", len(original), missed, control=True)
 
 
 def test_every_deleted_file_is_found(corpus: Artifact) -> None:
@@ -92,7 +116,7 @@ def test_every_deleted_file_is_found(corpus: Artifact) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "link to itself"])
 def test_anything_but_a_regular_file_is_found_without_waiting(
-    corpus: Artifact, tmp_path: Path, kind: str
+    corpus: Artifact, tmp_path: Path, kind: str, figure: RecordFigure
 ) -> None:
     aside = tmp_path / "aside"
     for name in every_file(corpus):
@@ -113,6 +137,7 @@ def test_anything_but_a_regular_file_is_found_without_waiting(
         else:
             path.unlink()
         aside.rename(path)
+    figure("G5", "links, pipes and folders in place of files", len(every_file(corpus)))
 
 
 @pytest.mark.parametrize("component", ["corpus", "corpus/{id}", "corpus/{id}/inner"])
@@ -227,6 +252,27 @@ def test_a_manifest_with_a_hostile_value_is_refused_although_its_hash_is_right(
         Artifact.load(corpus.folder).check()
 
 
+def test_names_that_differ_in_case_alone_are_refused_although_both_files_are_there(
+    corpus: Artifact,
+) -> None:
+    manifest = json.loads((corpus.folder / "manifest.json").read_bytes())
+    del manifest["sha256"]
+    record = {"sha256": hash_bytes(b""), "bytes": 0}
+    for names, is_refused in ((("a", "b"), False), (("a", "A"), True)):
+        for name in names:
+            (corpus.folder / name).touch()
+        manifest["files"] = dict.fromkeys(names, record)
+        hashes = dict.fromkeys(sorted(names), record["sha256"])
+        manifest["digest"] = hash_json("tinygpt.digest", hashes)
+        sealed = {**manifest, "sha256": hash_json("tinygpt.manifest", manifest)}
+        write_manifest(corpus, sealed)
+        if is_refused:
+            with pytest.raises(CorruptArtifactError):
+                Artifact.load(corpus.folder).check()
+        else:
+            Artifact.load(corpus.folder).check()
+
+
 def test_a_manifest_inside_a_list_is_refused(corpus: Artifact) -> None:
     manifest = json.loads((corpus.folder / "manifest.json").read_bytes())
     write_manifest(corpus, [manifest])
@@ -267,8 +313,21 @@ def test_list_skips_damaged_artifacts_and_resolve_names_them(tmp_path: Path) -> 
         store.resolve(broken.id)
 
 
+def test_only_the_beginning_of_a_key_names_an_artifact(corpus: Artifact) -> None:
+    store = Store(corpus.root)
+    for prefix in (corpus.key, corpus.id, corpus.key[:4], f"corpus/{corpus.id}"):
+        assert store.resolve(prefix) == corpus
+    for prefix in ("", corpus.id[:3], "../corpus", corpus.id.upper() + "G", "x" * 12):
+        with pytest.raises(UsageError, match="is not the id of an artifact"):
+            store.resolve(prefix)
+    other_end = "1" if corpus.key[20] == "0" else "0"
+    for prefix in ("0" * 12, corpus.key[:20] + other_end, f"train/{corpus.id}"):
+        with pytest.raises(MissingArtifactError, match="there is no artifact"):
+            store.resolve(prefix)
+
+
 @pytest.mark.full
-def test_a_thousand_flips_in_a_large_file_are_found(tmp_path: Path) -> None:
+def test_a_thousand_flips_in_a_large_file_are_found(tmp_path: Path, figure: RecordFigure) -> None:
     rng = random.Random(2)
     size = 5_000_000
     store = Store(tmp_path / "store")
@@ -289,6 +348,7 @@ def test_a_thousand_flips_in_a_large_file_are_found(tmp_path: Path) -> None:
             file.seek(place)
             file.write(original)
             artifact.read("big.bin")
+    figure("G4", "flipped bits in a file of 5 MB", 1000, seed=2)
 
 
 def test_an_artifact_can_be_read_from_any_folder(corpus: Artifact, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The search shows that nothing changes the disk without the file-system layer, `s
 """
 
 import ast
+import os
 import random
 import signal
 import subprocess
@@ -14,15 +15,20 @@ from pathlib import Path
 import pytest
 
 import tinygpt
-from tests.store.workload import problems, run_all
+from tests.proofs.figures import RecordFigure, Size
+from tests.store.workload import problems, run_all, watched
+from tinygpt.store import files
 
 PACKAGE = Path(tinygpt.__file__).parent
 RUN = """
 import sys
 from pathlib import Path
 from tests.store.workload import run_all
+class Done(list):
+    def append(self, name):
+        print(name, flush=True)
 print("go", flush=True)
-run_all(Path(sys.argv[1]))
+run_all(Path(sys.argv[1]), done=Done())
 """
 WRITERS = {
     "NamedTemporaryFile",
@@ -94,20 +100,47 @@ print(sorted({"torch", "numpy", "datasets", "matplotlib"} & set(sys.modules)))
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.proof)])
-def test_running_again_after_a_real_kill_gives_the_same_bytes(tmp_path: Path, kills: int) -> None:
+def test_each_fsync_is_called_for_the_file_or_folder_that_the_hook_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other tests replace `os.fsync`, and watch the hook; here the call itself is watched."""
+    announced: list[tuple[Path, int]] = []
+    synced: list[int] = []
+
+    def hook(operation: files.Operation) -> None:
+        if operation.kind in ("fsync", "fsync folder"):
+            announced.append((operation.path, operation.path.stat().st_ino))
+
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    with watched(hook):
+        run_all(tmp_path / "store")
+    assert synced == [inode for _, inode in announced]
+    made = [path for path in (tmp_path / "store").rglob("*") if ".locks" not in path.parts]
+    assert {path.stat().st_ino for path in made} <= set(synced)
+
+
+def test_running_again_after_a_real_kill_gives_the_same_bytes(
+    tmp_path: Path, size: Size, figure: RecordFigure
+) -> None:
+    kills = size(4, 40, 100)
     reference = run_all(tmp_path / "reference")
     rng = random.Random(kills)
+    reported = 0
     for number in range(kills):
         root = tmp_path / str(number)
         command = [sys.executable, "-c", RUN, str(root)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         assert process.stdout.readline() == "go\n"
-        time.sleep(rng.random() * 0.15)
+        time.sleep(rng.random() * 0.25)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert problems(root, [], reference) == [], number
+        out, _ = process.communicate()
+        done = out.splitlines()
+        reported += len(done)
+        assert problems(root, done, reference) == [], number
+    figure("G1", "SIGKILLs at random moments", kills, seed=kills)
+    if reported:
+        figure("G1", "stages reported done before such a kill, all of them there", reported)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")

@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.proofs.figures import RecordFigure, Size
 from tests.store.workload import FailAt, run_all, watched
 from tinygpt.errors import StorageError
 from tinygpt.hashing import Key, hash_bytes, hash_json
@@ -65,14 +66,35 @@ def test_files_are_read_only_and_folders_are_not_whatever_the_umask(
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o444)
 
 
-@given(name=any_name)
-def test_no_safe_name_leads_out_of_a_folder(name: str) -> None:
-    if is_safe_name(name):
-        inside = Path(os.path.normpath(Path("/store") / name))
-        assert inside.is_relative_to("/store")
-        assert inside != Path("/store")
-        assert not set(name) & set('\\:\0<>"|?*~ ')
-        assert not any(part.endswith(".") or part.startswith(".") for part in name.split("/"))
+def is_harmless(name: str) -> bool:
+    """Whether a name stays below a folder on every system."""
+    inside = Path(os.path.normpath(Path("/store") / name))
+    return (
+        inside.is_relative_to("/store")
+        and inside != Path("/store")
+        and not set(name) & set('\\:\0<>"|?*~ ')
+        and not any(part.endswith(".") or part.startswith(".") for part in name.split("/"))
+    )
+
+
+def test_no_safe_name_leads_out_of_a_folder(size: Size, figure: RecordFigure) -> None:
+    names = size(100, 500, 5_000)
+
+    @settings(max_examples=names)
+    @given(name=any_name)
+    def check(name: str) -> None:
+        assert is_harmless(name) or not is_safe_name(name)
+
+    check()
+    figure("G21", "names, none of which leads out of a folder", names)
+
+
+def test_control_names_are_not_harmless_only_because_no_part_of_them_is_two_dots(
+    figure: RecordFigure,
+) -> None:
+    passed = [name for name in UNSAFE_NAMES if ".." not in name.split("/")]
+    bad = sum(not is_harmless(name) for name in passed)
+    figure("G21", "hostile names of which no part is `..`", len(passed), bad, control=True)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +152,7 @@ def test_a_root_that_is_no_folder_is_one_clear_error(tmp_path: Path, kind: str) 
     store = Store(root)
     for attempt in (
         store.list,
+        store.check_exists,
         lambda: store.find("corpus", KEY),
         lambda: store.begin("corpus", KEY),
     ):
@@ -228,7 +251,7 @@ def test_latest_holds_copies_of_the_last_results_only(store: Store) -> None:
 def test_copies_that_cannot_be_written_leave_the_old_ones_whole(store: Store, error: int) -> None:
     latest = store.put_latest({"story.txt": b"1", "a/b.png": b"2"})
     before = tree(latest)
-    for number in range(1, 17):  # the last one renames the new folder
+    for number in range(1, 19):  # the last one renames the new folder
         hook = FailAt(number, error)
         with watched(hook), pytest.raises(StorageError):
             store.put_latest({"story.txt": b"3", "c/d.png": b"4"})

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tests.proofs.figures import RecordFigure, Size
 from tests.store.workload import NAMES, KillAt, KilledError, overwrite, run_one, watched
 from tinygpt.config.tables import Config, DatasetConfig, TrainConfig
 from tinygpt.errors import CorruptArtifactError
@@ -150,13 +151,9 @@ Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadl
 TestLife = Life.TestCase
 
 
-@pytest.mark.parametrize(
-    ("lives", "steps"),
-    [
-        pytest.param(200, 40, marks=pytest.mark.full),
-        pytest.param(1000, 50, marks=pytest.mark.proof),
-    ],
-)
-def test_many_long_lives(lives: int, steps: int) -> None:
+@pytest.mark.full
+def test_many_long_lives(size: Size, figure: RecordFigure) -> None:
+    lives, steps = size((50, 40), (200, 40), (1000, 50))
     many = settings(max_examples=lives, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(Life, settings=many)
+    figure("G10", f"random lives of a store, of up to {steps} events each", lives)

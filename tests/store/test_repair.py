@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proofs.figures import RecordFigure
 from tests.store.test_upkeep import OTHER_KEY, refuse_reads
 from tests.store.workload import (
     ERRORS,
@@ -298,10 +299,10 @@ def damage_everything(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "hook", [KillAt, *(partial(FailAt, error=error) for error in ERRORS)], ids=["kill", *"ab"]
+    "hook", [KillAt, *(partial(FailAt, error=error) for error in ERRORS)], ids=["kill", *"abc"]
 )
 def test_wherever_a_repair_ends_nothing_is_lost_and_the_next_one_ends_the_same(
-    full: Store, tmp_path: Path, hook: Callable[[int], Hook]
+    full: Store, tmp_path: Path, hook: Callable[[int], Hook], figure: RecordFigure
 ) -> None:
     damage_everything(full)
     before = contents(full.root)
@@ -324,6 +325,7 @@ def test_wherever_a_repair_ends_nothing_is_lost_and_the_next_one_ends_the_same(
             artifact.digest for artifact in finished.list()
         ]
     assert kills > 25
+    figure("G11", "repairs that are killed, or meet an error, at another operation each", kills)
 
 
 @pytest.mark.parametrize("act", [upkeep.repair, upkeep.gc])

@@ -1,9 +1,11 @@
 """Checkpoints: the newest intact one is found; old ones go only after the new one was read back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.proofs.figures import RecordFigure, Size
 from tests.store.workload import (
     KillAt,
     KilledError,
@@ -13,9 +15,10 @@ from tests.store.workload import (
     save_checkpoint,
     watched,
 )
-from tinygpt.errors import MissingArtifactError
+from tinygpt.errors import MissingArtifactError, StorageError
 from tinygpt.hashing import Key, hash_json
-from tinygpt.store import Store, UnfinishedRun, upkeep
+from tinygpt.store import Artifact, Store, UnfinishedRun, upkeep
+from tinygpt.store.unfinished import drop
 
 pytestmark = pytest.mark.usefixtures("fast")
 KEY = Key(hash_json("test"))
@@ -68,26 +71,55 @@ def test_a_checkpoint_replaces_those_of_the_same_and_later_steps(tmp_path: Path)
     assert faults(Store(tmp_path)) == []
 
 
-@pytest.mark.parametrize("rotations", [3, pytest.param(30, marks=pytest.mark.proof)])
-def test_an_intact_checkpoint_remains_wherever_a_rotation_is_killed(
-    tmp_path: Path, rotations: int
-) -> None:
-    def rotate(root: Path, saved: list[int]) -> None:
-        run = begin(root)
-        for step in range(1, rotations + 1):
-            save_checkpoint(run, step, keep=1 + step % 2)
-            saved.append(step)
+def rotate(root: Path, rotations: int, saved: list[int]) -> None:
+    """Save so many checkpoints, of which one or two are kept; `saved` receives each step."""
+    run = begin(root)
+    for step in range(1, rotations + 1):
+        save_checkpoint(run, step, keep=1 + step % 2)
+        saved.append(step)
 
+
+def kills_that_lose_a_checkpoint(tmp_path: Path, rotations: int) -> tuple[int, list[int]]:
+    """How many operations were killed, and those after which not the newest one is found."""
     recorder = Recorder()
     with watched(recorder):
-        rotate(tmp_path / "count", [])
+        rotate(tmp_path / "count", rotations, [])
+    bad = []
     for number in range(1, len(recorder.log) + 1):
         root = tmp_path / str(number)
         saved: list[int] = []
         with watched(KillAt(number)), pytest.raises(KilledError):
-            rotate(root, saved)
+            rotate(root, rotations, saved)
         step = newest_step(Store(root).unfinished_run("train", KEY))
-        assert step in (len(saved), len(saved) + 1), number
+        if step not in (len(saved), len(saved) + 1):
+            bad.append(number)
+    return len(recorder.log), bad
+
+
+def test_an_intact_checkpoint_remains_wherever_a_rotation_is_killed(
+    tmp_path: Path, size: Size, figure: RecordFigure
+) -> None:
+    rotations = size(3, 10, 30)
+    kills, bad = kills_that_lose_a_checkpoint(tmp_path, rotations)
+    assert bad == []
+    figure("G17", f"kills in the course of {rotations} rotations of checkpoints", kills)
+
+
+def test_control_removing_the_old_checkpoint_first_is_noticed(
+    tmp_path: Path, figure: RecordFigure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = UnfinishedRun.save
+
+    def save_later(
+        self: UnfinishedRun, step: int, parts: Mapping[str, bytes], *, keep: int
+    ) -> Artifact:
+        for old_step in self.steps():
+            drop(self._place(old_step), self.folder / f".gone.{old_step}")
+        return save(self, step, parts, keep=keep)
+
+    monkeypatch.setattr(UnfinishedRun, "save", save_later)
+    kills, bad = kills_that_lose_a_checkpoint(tmp_path, 3)
+    figure("G17", "kills while the old checkpoint goes first", kills, len(bad), control=True)
 
 
 def test_a_side_file_can_be_read_and_replaced(tmp_path: Path) -> None:
@@ -96,6 +128,15 @@ def test_a_side_file_can_be_read_and_replaced(tmp_path: Path) -> None:
     run.write_side_file("snapshot-1", b"two")
     assert run.read_side_file("snapshot-1") == b"two"
     with pytest.raises(MissingArtifactError):
+        run.read_side_file("snapshot-2")
+
+
+def test_a_side_file_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.write_side_file("snapshot-1", b"one")
+    link = run.folder / "kept" / "snapshot-2"
+    link.symlink_to("snapshot-1")
+    with pytest.raises(StorageError, match="snapshot-2"):
         run.read_side_file("snapshot-2")
 
 

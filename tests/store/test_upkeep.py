@@ -11,9 +11,11 @@ from typing import BinaryIO
 
 import pytest
 
+from tests.proofs.figures import RecordFigure, Size
 from tests.store.workload import (
     KillAt,
     KilledError,
+    Recorder,
     faults,
     overwrite,
     run_all,
@@ -23,7 +25,7 @@ from tests.store.workload import (
     save_checkpoint,
     watched,
 )
-from tinygpt.config.tables import Config, DataConfig, DatasetConfig
+from tinygpt.config.tables import Config, DataConfig, DatasetConfig, TrainConfig
 from tinygpt.errors import ArtifactError, BusyError
 from tinygpt.hashing import Key, hash_json
 from tinygpt.pipeline import Runner
@@ -150,7 +152,7 @@ def refuse_reads(monkeypatch: pytest.MonkeyPatch, path: Path, error: int) -> Non
 )
 @pytest.mark.parametrize("file", ["data.bin", "inner/more.bin"])  # the model has one of them
 def test_each_kind_of_damage_is_found_named_and_made_good(
-    full: Store, monkeypatch: pytest.MonkeyPatch, kind: str, file: str
+    full: Store, monkeypatch: pytest.MonkeyPatch, kind: str, file: str, figure: RecordFigure
 ) -> None:
     before = {artifact.stage: artifact.digest for artifact in full.list()}
     assert upkeep.verify(full) == []
@@ -165,6 +167,19 @@ def test_each_kind_of_damage_is_found_named_and_made_good(
     assert upkeep.verify(full) == []
     assert run_all(full.root) == before
     assert upkeep.verify(full) == []
+    figure("G11", "faults of 12 kinds, each found, named and mended", 1)
+
+
+def test_control_without_hashes_damage_that_keeps_the_length_is_not_found(
+    full: Store, monkeypatch: pytest.MonkeyPatch, figure: RecordFigure
+) -> None:
+    monkeypatch.setattr(Artifact, "_check_hash", lambda *_: None)
+    missed = 0
+    for artifact in full.list():
+        path = artifact.path(artifact.names()[0])
+        overwrite(path, bytes(path.stat().st_size))
+        missed += upkeep.verify(full) == []
+    figure("G11", "changed files without comparing hashes", 4, missed, control=True)
 
 
 def test_verify_goes_on_after_the_first_fault(full: Store) -> None:
@@ -254,22 +269,113 @@ def test_gc_keeps_what_an_unfinished_run_reads(full: Store) -> None:
     assert full.unfinished_runs()[0].step == 3
 
 
-def test_a_finished_run_looks_undamaged_wherever_gc_is_killed_while_it_removes_it(
-    full: Store, tmp_path: Path
+def test_the_next_stage_that_runs_sweeps_what_a_kill_left_of_a_finished_run(
+    full: Store, tmp_path: Path, figure: RecordFigure
 ) -> None:
+    total = operations_of_training(full, tmp_path / "count")
+    swept = 0
+    for number in range(total - 30, total + 1):
+        store = Store(shutil.copytree(full.root, tmp_path / str(number)))
+        with watched(KillAt(number)), suppress(KilledError):
+            train_again(store)
+        assert {fault.kind for fault in upkeep.verify(store)} <= {"leftover"}
+        is_published = len(store.list("train")) == 2
+        had_left = len(files.entries(store.partial))
+        build_corpus(store, 7)
+        left = files.entries(store.partial)
+        swept += is_published and had_left > 0
+        assert left == [] if is_published else len(left) <= had_left
+        assert upkeep.verify(store) == []
+    assert swept > 10
+    figure("G11", "kills while a finished run is removed, swept by the next stage", swept)
+
+
+def train_again(store: Store) -> None:
+    """Another model from the same dataset."""
+    inputs = {name: store.list(name)[0] for name in ("build-dataset", "tokenize")}
+    config = Config(train=TrainConfig(seed=5))
+    run_one(store, "train", inputs, config=config, runner=run_train)
+
+
+def operations_of_training(full: Store, root: Path) -> int:
+    recorder = Recorder()
+    with watched(recorder):
+        train_again(Store(shutil.copytree(full.root, root)))
+    return len(recorder.log)
+
+
+def test_the_sweep_leaves_what_a_process_works_on_and_what_can_be_continued(full: Store) -> None:
+    other_key = Key(hash_json("yet another"))
+    continued = full.unfinished_run("train", OTHER_KEY)
+    save_checkpoint(continued, 1)
+    mine = full.partial / "notes.txt"
+    mine.write_text("mine")
+    dead = full.partial / f"eval-{OTHER_KEY[:12]}.0123456789ab"
+    dead.mkdir()
+    latest = full.partial / "latest.0123456789ab"
+    latest.mkdir()
+    with full.lock("train", other_key):
+        out = full.begin("train", other_key)  # which sweeps, as every beginning does
+        assert not dead.exists()
+        assert not latest.exists()
+        dead.mkdir()
+        with full.hold("eval-" + OTHER_KEY[:12], 0, print), full.hold("latest", 0, print):
+            latest.mkdir()
+            build_corpus(full, 7)
+            assert dead.exists()
+            assert latest.exists()
+        assert out.folder.exists()
+    assert continued.steps() == [1]
+    assert mine.exists()
+
+
+def test_a_finished_run_looks_undamaged_wherever_gc_is_killed_while_it_removes_it(
+    full: Store, tmp_path: Path, figure: RecordFigure
+) -> None:
+    leave_a_finished_run(full)
+    kills, bad = kills_of_gc_that_leave_a_fault(full, tmp_path)
+    assert bad == []
+    figure("G10", "kills while gc removes a finished run", kills)
+
+
+def test_control_gc_that_removes_a_finished_run_in_place_is_noticed(
+    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: RecordFigure
+) -> None:
+    rename = files.rename
+
+    def rename_nothing_that_gc_removes(path: Path, target: Path) -> None:
+        if path.parent.name != ".partial":
+            rename(path, target)
+        else:
+            files.remove(path)
+            target.mkdir()
+
+    leave_a_finished_run(full)
+    monkeypatch.setattr(files, "rename", rename_nothing_that_gc_removes)
+    kills, bad = kills_of_gc_that_leave_a_fault(full, tmp_path)
+    figure("G10", "kills of a gc that removes in place", kills, len(bad), control=True)
+
+
+def leave_a_finished_run(full: Store) -> None:
+    """Two checkpoints of the model that is published, as a killed process leaves them."""
     (model,) = full.list("train")
     leftover = full.unfinished_run("train", model.key)
     save_checkpoint(leftover, 1)
     save_checkpoint(leftover, 2)
-    kills = 0
+
+
+def kills_of_gc_that_leave_a_fault(full: Store, tmp_path: Path) -> tuple[int, list[int]]:
+    """How many operations of `gc` there are, and those at which a kill leaves a fault."""
+    bad = []
     for number in range(1, 100):
         store = Store(shutil.copytree(full.root, tmp_path / str(number)))
         with watched(KillAt(number)), suppress(KilledError):
             upkeep.gc(store)
             break
-        kills += 1
-        assert faults(store) == [], number
-    assert kills > 5
+        if faults(store):
+            bad.append(number)
+    assert number > 5
+    return number - 1, bad
 
 
 def test_gc_removes_nothing_when_an_artifact_cannot_be_read(full: Store) -> None:
@@ -291,10 +397,10 @@ def test_gc_removes_what_a_killed_process_left_but_not_its_checkpoints(full: Sto
     assert full.unfinished_run("train", OTHER_KEY).newest() is not None
 
 
-@pytest.mark.parametrize("races", [3, pytest.param(50, marks=pytest.mark.full)])
 def test_gc_waits_for_a_paused_writer_and_removes_nothing_of_its_own(
-    full: Store, races: int
+    full: Store, size: Size, figure: RecordFigure
 ) -> None:
+    races = size(3, 50)
     for race in range(races):
         writer = PausedWriter(full, val_fraction=0.1 + race / 1000)
         writer.thread.start()
@@ -306,6 +412,7 @@ def test_gc_waits_for_a_paused_writer_and_removes_nothing_of_its_own(
         writer.thread.join()
         writer.made[0].check()
         assert upkeep.verify(full) == []
+    figure("G10", "races of gc with a paused writer", races)
 
 
 class PausedWriter:

@@ -19,7 +19,7 @@ CONFIG = Config()
 EXTERNAL_DIGESTS = {"data.source": "fingerprint"}
 NAMES = ("corpus", "tokenize", "build-dataset", "train")
 STEPS = 3
-ERRORS = (errno.ENOSPC, errno.EIO)
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 def run_stage(

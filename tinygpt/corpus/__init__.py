@@ -3,12 +3,15 @@
 import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from tinygpt.config.source import BuiltinSource, FileSource, HubSource, parse_source
 from tinygpt.config.tables import DataConfig
 from tinygpt.corpus import builtin, division, files, readers, text_files
+from tinygpt.corpus.decoding import MAX_DOCUMENT
+from tinygpt.errors import CorruptArtifactError
 from tinygpt.progress import Reporter
 from tinygpt.records import SourceRecord
 
@@ -142,9 +145,20 @@ def read_documents(stream: BinaryIO, reporter: Reporter | None = None) -> Iterat
     Args:
         stream: the bytes of that file.
         reporter: its progress bar moves by one with each document.
+    Raises:
+        CorruptArtifactError: the file holds something else.
     """
-    with gzip.GzipFile(fileobj=stream) as lines:
-        for line in lines:
-            if reporter is not None:
-                reporter.advance()
-            yield json.loads(line)
+    try:
+        with gzip.GzipFile(fileobj=stream) as lines:
+            while line := lines.readline(MAX_DOCUMENT + 1):
+                document = json.loads(line) if len(line) <= MAX_DOCUMENT else None
+                if not isinstance(document, str):
+                    raise ValueError(f"a line is not a text of up to {MAX_DOCUMENT:,} bytes")
+                if reporter is not None:
+                    reporter.advance()
+                yield document
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise CorruptArtifactError(
+            f"`documents.jsonl.gz` is not what tinygpt writes: {error}",
+            hint="`tinygpt run --until corpus --force` makes it again",
+        ) from error

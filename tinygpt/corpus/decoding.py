@@ -10,6 +10,9 @@ from tinygpt.corpus.fields import reason
 from tinygpt.corpus.files import DocumentFile, marked_encoding
 from tinygpt.errors import InputError
 
+MAX_DOCUMENT = 256 << 20  # bytes, or characters of a line: they are in memory several times
+TOO_LONG = f"a line or document of more than {MAX_DOCUMENT >> 20} MiB, which is too long"
+DIVIDE = "divide it into documents, e.g., by blank lines, see `data.separator`"
 _SAMPLE = 1 << 16
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HAN = "的一是不了在人有我他"
@@ -49,7 +52,9 @@ def lines(file: DocumentFile, newline: str | None = None) -> Iterator[str]:
         if encoding == "utf-8" and len(_CONTROL.findall(head)) * 10 > len(head):
             raise InputError(f"`{file.name}`: not UTF-8 (control characters)", hint=advice(head))
         with file.open() as stream, io.TextIOWrapper(stream, encoding, newline=newline) as text:
-            for line in text:
+            while line := text.readline(MAX_DOCUMENT):
+                if len(line) == MAX_DOCUMENT:
+                    raise InputError(f"`{file.name}` has {TOO_LONG}", hint=DIVIDE)
                 yield line.lstrip("\ufeff")
     except UnicodeDecodeError as error:
         if encoding != "utf-8":

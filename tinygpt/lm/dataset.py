@@ -12,7 +12,7 @@ line end); having seen it in 6 of 2,400 sequences, with a word (4.99 nats).
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -43,15 +43,23 @@ class EncodedPart(NamedTuple):
     tokens: Tokens
 
 
-def encode_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[EncodedPart]:
+def encode_parts(
+    parts: Iterable[Part],
+    tokenizer: Tokenizer,
+    on_piece: Callable[[int], None] = lambda done: None,
+) -> Iterator[EncodedPart]:
     """Tokenize a corpus of any size, holding a few hundred documents in memory at a time.
 
+    Args:
+        parts: of documents.
+        tokenizer: with which they are encoded.
+        on_piece: see Tokenizer.encode_batch.
     Raises:
         InputError: a document contains a lone surrogate.
     """
     is_first = True
     for batch in _batches(parts):
-        encoded = tokenizer.encode_batch([part.text for part in batch])
+        encoded = tokenizer.encode_batch([part.text for part in batch], on_piece)
         for part, token_ids in zip(batch, encoded, strict=True):
             if part.is_end:
                 token_ids.append(tokenizer.end_of_text)
@@ -136,12 +144,18 @@ class Batches:
         context_length: T, the length of a sequence.
         seed: of the starts, the orders and the choice of windows that move.
         document_starts: the share of windows that begin with a document.
+        end_of_text: the id of the end-of-text token, 0 for all tokenizers but imported ones.
     Raises:
         InputError: there are fewer than T + 1 tokens.
     """
 
     def __init__(
-        self, tokens: Tokens, context_length: int, seed: int, document_starts: float = 0.0
+        self,
+        tokens: Tokens,
+        context_length: int,
+        seed: int,
+        document_starts: float = 0.0,
+        end_of_text: int = 0,
     ) -> None:
         targets = len(tokens) - 1
         if targets < context_length:
@@ -149,6 +163,7 @@ class Batches:
         self.tokens = tokens
         self.context_length = context_length
         self.seed = seed
+        self.end_of_text = end_of_text
         # As many windows as fit after any start below T
         self.n_windows = max(1, (targets - context_length + 1) // context_length)
         self._possible_starts = min(context_length, targets - self.n_windows * context_length + 1)
@@ -157,7 +172,7 @@ class Batches:
         self._move_below = document_starts * 2.0**64  # a window whose random word is lower moves
         self._document_starts = np.zeros(1, np.int64)
         if document_starts > 0:
-            ends = np.flatnonzero(tokens == Tokenizer.end_of_text)
+            ends = np.flatnonzero(tokens == end_of_text)
             self._document_starts = np.append(0, ends)
 
     def offsets(self, step: int, sequences: int) -> NDArray[np.int64]:
@@ -206,7 +221,7 @@ class Batches:
         starts = self._document_starts[before]
         # In a long document, it would be the same window again and again
         moves &= offsets - starts < self.context_length
-        if self.tokens[0] == Tokenizer.end_of_text:
+        if self.tokens[0] == self.end_of_text:
             moves |= offsets < self.context_length
         return np.where(moves, starts, offsets)
 

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tinygpt.errors import InputError
+from tinygpt.errors import CorruptArtifactError, InputError
 from tinygpt.lm.dataset import Tokens
 from tinygpt.lm.fast.distributed import SINGLE_PROCESS, DataParallelGroup
 from tinygpt.lm.model import GPT
+from tinygpt.lm.training import LARGEST_LOSS
 
 WINDOWS = 16  # evaluated at once, but
 TOKENS = 4096  # no more than these, unless one window has more
@@ -48,7 +49,16 @@ class Score:
 
     @classmethod
     def of(cls, loss: float, tokens: int, text_bytes: int) -> "Score":
-        """The score of a mean loss over `tokens` tokens of `text_bytes` bytes."""
+        """The score of a mean loss over `tokens` tokens of `text_bytes` bytes.
+
+        Raises:
+            CorruptArtifactError: it is beyond LARGEST_LOSS, or not a number.
+        """
+        if not loss < LARGEST_LOSS:
+            raise CorruptArtifactError(
+                f"the model predicts nothing: its loss is {loss:.4g} nats per token",
+                hint="train it again, with a lower `train.learning_rate` if the loss had grown",
+            )
         bits_per_byte = loss * tokens / math.log(2) / text_bytes if text_bytes else None
         return cls(loss, perplexity(loss), bits_per_byte)
 

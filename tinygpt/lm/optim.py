@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from tinygpt.config import TrainConfig
+from tinygpt.errors import CorruptArtifactError
 from tinygpt.lm.model import GPT
+from tinygpt.lm.weights import Array, load_into
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -235,13 +237,14 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
     return {name: tensor for optimizer in optimizers for name, tensor in optimizer.state.items()}
 
 
-def load_optimizer_tensors(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizers: list[Optimizer], arrays: Mapping[str, Array]) -> None:
     """Restore the state that optimizer_tensors returned.
 
     Raises:
-        ValueError: a parameter has no state in `tensors`, or one of another shape.
+        CorruptArtifactError: it is that of other parameters, or a number in it is not finite or,
+            where only a sum of squares or of steps can stand, negative.
     """
-    for name, tensor in optimizer_tensors(optimizers).items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            raise ValueError(f"no optimizer state that fits `{name.rpartition('/')[0]}`")
-        tensor.copy_(tensors[name])
+    load_into(optimizer_tensors(optimizers), arrays)
+    for name, array in arrays.items():
+        if name.endswith(("/exp_avg_sq", "/step")) and array.min() < 0:
+            raise CorruptArtifactError(f"`{name}` contains a negative number")

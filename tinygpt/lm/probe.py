@@ -26,6 +26,7 @@ POSITIONS = 3  # the last ones, whose logits are compared
 # differed by up to 2.5 times that change, the smallest edits (LayerNorm's epsilon from 1e-5 to
 # 1e-6, GELU's exact form) by over 260 times.
 MARGIN = 32
+LARGEST_LOGIT = 1e4  # of weights worth keeping: those of models that have learned are below 100
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Probe:
 
     Args:
         token_ids: of the text.
-        logits: (P, V); None if they are unknown, and any finite ones will do.
+        logits: (P, V); None if they are unknown, and any below LARGEST_LOGIT will do.
         tolerance: by how much logits of the same model may differ from these.
     """
 
@@ -50,15 +51,15 @@ class Probe:
     def agrees(self, found: Array) -> bool:
         """Whether logits, (P, V), are those of the probe; NaN and infinity never are."""
         if self.logits is None:
-            return bool(np.isfinite(found).all())
+            return bool(np.abs(found).max() < LARGEST_LOGIT)
         with np.errstate(invalid="ignore"):
             return bool(np.abs(found - self.logits).max() <= self.tolerance)
 
     def error(self, found: Array) -> ArtifactError:
         """What to raise for logits, (P, V), that lm/model.py gives and that do not agree."""
-        if not np.isfinite(found).all():
+        if not np.abs(found).max() < LARGEST_LOGIT:
             return CorruptArtifactError(
-                "the model's weights give logits that are not finite",
+                f"the model's weights give logits {_size(np.abs(found).max())}",
                 hint="train it again, with a lower `train.learning_rate` if the loss had grown",
             )
         assert self.logits is not None
@@ -68,6 +69,10 @@ class Probe:
             f"differ by up to {largest:.2g}, by rounding alone they would by {self.tolerance:.1g}",
             hint="`tinygpt train --force` trains the model with the code as it is now",
         )
+
+
+def _size(largest: float) -> str:
+    return f"up to {largest:.2g}" if np.isfinite(largest) else "that are not finite"
 
 
 def random_text(vocab_size: int, context_length: int, end_of_text: int, seed: int) -> Probe:
@@ -111,7 +116,7 @@ def check_model(model: "GPT", probe: Probe) -> None:
 
     Raises:
         ArtifactError: lm/model.py computes other logits than those of the probe.
-        CorruptArtifactError: its logits are not finite.
+        CorruptArtifactError: its logits are not finite, or beyond LARGEST_LOGIT.
     """
     spelled_out = model_logits(model, probe, explicit=True)
     if not probe.agrees(spelled_out):
@@ -130,7 +135,7 @@ def measure(
         config, vocab_size, arrays: the model.
         text: the tokens to read.
     Raises:
-        DivergedError: the logits are not finite.
+        DivergedError: a logit is not finite, or beyond LARGEST_LOGIT.
     """
     model = model_of(config, vocab_size, arrays)
     logits = model_logits(model, text, explicit=True)
@@ -141,9 +146,10 @@ def measure(
         np.nextafter(values, directions, out=values)
     with np.errstate(invalid="ignore"):
         change = np.abs(model_logits(model, text, explicit=True) - logits).max()
-    if not np.isfinite(change):
+    largest = np.abs(logits).max() + change
+    if not largest < LARGEST_LOGIT:
         raise DivergedError(
-            "training diverged: the weights give logits that are not finite",
+            f"training diverged: the weights give logits {_size(largest)}",
             hint="lower `train.learning_rate`, or lengthen the warm-up",
         )
     return replace(text, logits=logits, tolerance=MARGIN * float(change))

@@ -1,15 +1,16 @@
 """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019, §2.2) on the `tokenizers` library.
 
-Id 0 is the end-of-text token, 1 to 256 are the bytes in GPT-2's printable alphabet, and the merges
-follow in the order in which they were learned. The native library only ever sees a vocabulary and
-merges that were checked here, never the bytes of a file.
+Here id 0 is the end-of-text token, 1 to 256 are the bytes in GPT-2's printable alphabet, and the
+merges follow in the order in which they were learned. An imported tokenizer keeps its own ids: in
+GPT-2's, the bytes come first and the end-of-text token last. The native library only ever sees a
+vocabulary and merges that were checked here, never the bytes of a file.
 """
 
 import itertools
 import json
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tokenizers
@@ -20,8 +21,9 @@ from tinygpt.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 BYTES = 256
-MAX_TOKEN_BYTES = 32  # keeps a tokenizer small whatever the corpus
+MAX_TOKEN_BYTES = 32  # in training: keeps a tokenizer small whatever the corpus
 MAX_FILE_BYTES = 16 << 20  # 65,536 entries of 32 bytes take 11 MB
+LONGEST_ENTRY = 65_535  # bytes, whose number is stored as uint16
 # Characters given to the native library at once, whose encodings take about 100 bytes a token
 PIECE = 1 << 20
 # The longest word in training, in characters; learning takes time quadratic in it
@@ -39,18 +41,21 @@ class Tokenizer:
     """Text to token ids and back, without loss.
 
     Args:
-        tokens: the entries after the end-of-text token and the 256 bytes, each made by a merge.
+        entries: by id: the end-of-text token, the 256 bytes, and what the merges make.
         merges: pairs of entries in the order in which they are applied.
+
+    Attributes:
+        end_of_text: the id of the end-of-text token.
     """
 
-    end_of_text = 0
-
-    def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-        self._entries = (END_OF_TEXT, *ALPHABET, *tokens)
+    def __init__(self, entries: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
+        self._entries = tuple(entries)
         self._merges = tuple(merges)
-        self._bytes = [b""]
-        for token in self._entries[1:]:
-            self._bytes.append(bytes(BYTE_OF[character] for character in token))
+        self.end_of_text = self._entries.index(END_OF_TEXT)
+        self._bytes = []
+        for entry in self._entries:
+            spelled = "" if entry == END_OF_TEXT else entry
+            self._bytes.append(bytes(BYTE_OF[character] for character in spelled))
         vocabulary = {token: token_id for token_id, token in enumerate(self._entries)}
         self._native = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
         # The native tokenizer does not know the end-of-text token, so its spelling is ordinary text
@@ -88,22 +93,23 @@ class Tokenizer:
         """Read what `to_bytes` wrote, and nothing else, so that it is safe for the native library.
 
         A file is accepted if writing it again gives the same bytes, every merge joins two entries
-        into a learned one, and every learned entry is made by a merge, so that it stands for bytes.
+        into another one, and every entry but the bytes and the end-of-text token is made by a
+        merge, so that it stands for bytes.
 
         Raises:
             InputError: the file is too long, or differs from what `to_bytes` writes.
         """
         try:
-            tokens, merges = _checked(data)
+            entries, merges = _checked(data)
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise InputError(
                 "not a tokenizer.json that tinygpt wrote", hint="make one with `tinygpt tokenize`"
             ) from error
-        return cls(tokens, merges)
+        return cls(entries, merges)
 
     def to_bytes(self) -> bytes:
         """The tokenizer as a `tokenizer.json`, which every user of `tokenizers` can load."""
-        return _written(self._entries, self._merges)
+        return tokenizer_json(self._entries, self._merges)
 
     @property
     def vocab_size(self) -> int:
@@ -118,9 +124,14 @@ class Tokenizer:
         """
         return self.encode_batch([text])[0].tolist()
 
-    def encode_batch(self, texts: Sequence[str]) -> list["array[int]"]:
+    def encode_batch(
+        self, texts: Sequence[str], on_piece: Callable[[int], None] = lambda done: None
+    ) -> list["array[int]"]:
         """Token ids of each text, as uint16, on all cores.
 
+        Args:
+            texts: to encode.
+            on_piece: called now and then with how many tokens of a long text there are.
         Raises:
             InputError: a text contains a lone surrogate.
         """
@@ -134,6 +145,8 @@ class Tokenizer:
             token_ids = array("H")
             for piece in _pieces(text, PIECE):
                 token_ids.extend(self._native.encode(piece).ids)
+                if len(text) > PIECE:
+                    on_piece(len(token_ids))
             encoded.append(token_ids)
         return encoded
 
@@ -194,39 +207,45 @@ def _pieces(text: str, length: int) -> list[str]:
 
 
 def _learned(content: Any) -> tuple[list[str], list[tuple[str, str]]]:
-    """The entries after the bytes, and the merges, from the content of a tokenizer.json."""
+    """The entries in the order of a tokenizer.json, and the merges, from its content."""
     model = content["model"]
-    tokens = list(model["vocab"])[1 + BYTES :]
     merges = [(left, right) for left, right in model["merges"]]
-    return tokens, merges
+    return list(model["vocab"]), merges
 
 
 def _checked(data: bytes) -> tuple[list[str], list[tuple[str, str]]]:
-    """The learned entries and merges from the bytes of a tokenizer.json that `to_bytes` wrote.
+    """Entries and merges from the bytes of a tokenizer.json that `to_bytes` wrote.
 
     Raises:
         LookupError, RecursionError, TypeError, ValueError: see Tokenizer.from_bytes.
     """
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"{len(data)} bytes are more than {MAX_FILE_BYTES}")
-    tokens, merges = _learned(json.loads(data))
-    if _written((END_OF_TEXT, *ALPHABET, *tokens), merges) != data:
+    entries, merges = _learned(json.loads(data))
+    if tokenizer_json(entries, merges) != data:
         raise ValueError("written differently")
-    if len(tokens) > MAX_VOCAB_SIZE - 1 - BYTES:
-        raise ValueError(f"{len(tokens)} learned entries are too many")
-    if {left + right for left, right in merges} != set(tokens):
+    if len(entries) > MAX_VOCAB_SIZE or max(map(len, entries)) > LONGEST_ENTRY:
+        raise ValueError("too many entries, or too long ones")
+    made = {left + right for left, right in merges}
+    if not made.isdisjoint((END_OF_TEXT, *ALPHABET)):
+        raise ValueError("a merge makes a byte or the end-of-text token")
+    if {END_OF_TEXT, *ALPHABET, *made} != set(entries):
         raise ValueError("the merges do not make the entries")
-    if not set(itertools.chain(*merges)) <= {*ALPHABET, *tokens} - {""}:
+    if not set(itertools.chain(*merges)) <= {*ALPHABET, *made} - {""}:
         raise ValueError("a merge joins something that is not an entry")
     if len(set(merges)) != len(merges):
         raise ValueError("a merge is there twice")
-    return tokens, merges
+    return entries, merges
 
 
-def _written(entries: Iterable[str], merges: Sequence[tuple[str, str]]) -> bytes:
-    """The bytes of a tokenizer.json."""
+def tokenizer_json(entries: Sequence[str], merges: Sequence[tuple[str, str]]) -> bytes:
+    """The bytes of a tokenizer.json; args as of Tokenizer.
+
+    Raises:
+        ValueError: no entry is the end-of-text token.
+    """
     end_of_text = {
-        "id": 0,
+        "id": list(entries).index(END_OF_TEXT),
         "content": END_OF_TEXT,
         "single_word": False,
         "lstrip": False,

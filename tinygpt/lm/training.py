@@ -6,7 +6,7 @@ scheduler object and no random state to save, and a run that was stopped anywher
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ LARGEST_LOSS = 700.0
 
 DIVERGED_HINT = (
     "lower `train.learning_rate` or the weight decay, lengthen the warm-up, or set "
-    "`train.grad_clip` = 1.0; the last checkpoint is intact"
+    "`train.grad_clip` = 1.0; the checkpoints are intact"
 )
 
 LossFunction = Callable[[GPT, Tensor, Tensor, DropoutKey | None], Tensor]
@@ -129,7 +129,8 @@ def train(state: TrainState, batches: Batches, config: TrainConfig) -> Iterator[
         batches: the sequences that each step trains on.
         config: the recipe.
     Raises:
-        DivergedError: the loss or the gradient is not finite; raised before the weights change.
+        DivergedError: the gradient is not finite, or the loss is above LARGEST_LOSS; raised before
+            the weights change.
     """
     while state.step < config.max_steps:
         yield train_step(state, batches, config)
@@ -143,7 +144,7 @@ def train_step(state: TrainState, batches: Batches, config: TrainConfig) -> Step
     norm = torch.nn.utils.get_total_norm(gradients)
     scale = lr_scale(step, config)
     record = StepRecord(step, loss.item(), norm.item(), config.learning_rate * scale)
-    if not (math.isfinite(record.loss) and math.isfinite(record.grad_norm)):
+    if not (record.loss < LARGEST_LOSS and math.isfinite(record.grad_norm)):
         raise diverged(record, state.parameters)
     if config.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), config.grad_clip, norm)
@@ -174,17 +175,20 @@ def accumulate_gradients(state: TrainState, batches: Batches, config: TrainConfi
 
 
 def diverged(record: StepRecord, parameters: dict[str, torch.nn.Parameter]) -> DivergedError:
-    """The error of a step whose loss or gradient is not finite, naming the first such tensor."""
+    """The error of a step whose loss or gradient cannot be used, naming the first such tensor."""
     bad = [
         name
         for name, parameter in parameters.items()
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
-    what = "loss" if not math.isfinite(record.loss) else "gradient"
+    is_finite = math.isfinite(record.loss)
+    what = "the gradient is not finite" if is_finite else "the loss is not finite"
+    if LARGEST_LOSS <= record.loss < math.inf:
+        what = "the loss is beyond all use"
     where = f", first in the gradient of `{bad[0]}`" if bad else ""
     numbers = f"loss {record.loss}, gradient norm {record.grad_norm}"
     return DivergedError(
-        f"training diverged at step {record.step}: the {what} is not finite ({numbers}){where}",
+        f"training diverged at step {record.step}: {what} ({numbers}){where}",
         hint=DIVERGED_HINT,
     )
 
@@ -200,3 +204,19 @@ def check_validation_loss(loss: float, step: int) -> None:
             f"training diverged at step {step}: the validation loss is {loss:.4g}",
             hint=DIVERGED_HINT,
         )
+
+
+def check_finite(tensors: Mapping[str, Tensor], step: int) -> None:
+    """Refuse weights or optimizer state that must not be saved.
+
+    Args:
+        tensors: by name.
+        step: after which they are what they are.
+    Raises:
+        DivergedError: one is not finite, or so large that its sum of squares is not.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.norm().isfinite():
+            raise DivergedError(
+                f"training diverged at step {step}: `{name}` is not finite", hint=DIVERGED_HINT
+            )

@@ -5,6 +5,7 @@ need torch; writing tensors and making a model do.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,10 @@ def model_of(config: ModelConfig, vocab_size: int, arrays: Mapping[str, Array]) 
     """
     from tinygpt.lm.model import GPT
 
+    # Before memory is taken; an lm/model.py that was changed may have others besides these
+    shapes = parameter_shapes(config, vocab_size)
+    common = {name: shape for name, shape in shapes.items() if name in arrays}
+    require(common, {name: arrays[name] for name in common})
     model = GPT(config, vocab_size)
     load_into(model_tensors(model), arrays)
     return model.eval()
@@ -151,6 +156,15 @@ def require(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Array]) 
             )
         if not np.isfinite(array).all():
             raise CorruptArtifactError(f"`{name}` contains a NaN or an infinity")
+
+
+def largest_file(config: ModelConfig, vocab_size: int) -> int:
+    """Bytes that the weights or the optimizer state of a model can take.
+
+    That is twice what they do take, for an lm/model.py with more parameters, and some for headers.
+    """
+    parameters = sum(map(math.prod, parameter_shapes(config, vocab_size).values()))
+    return 16 * parameters + (16 << 20)
 
 
 def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

@@ -2,16 +2,18 @@
 
 import ast
 import hashlib
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from tinygpt import __version__
-from tinygpt.records import CodeRecord
+from tinygpt.records import CodeRecord, RunState
 from tinygpt.store import Artifact
 
 PACKAGE = Path(__file__).parents[1]
 FIRST = "runs/training_run.py"  # training is this module and what it imports
+MODULE = re.compile(r"([a-z0-9_]{1,40}/){0,4}[a-z0-9_]{1,40}\.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -34,7 +36,8 @@ def what_changed(recorded: CodeRecord) -> str:
     """How the code differs from a recorded one, in words; "" if it does not, or nobody can say."""
     if recorded["tinygpt"] != __version__:
         return f"tinygpt {recorded['tinygpt']} -> {__version__}"
-    modules = recorded["modules"]
+    # A name comes from a file of someone else, and has to stay in the package
+    modules = {name: one for name, one in recorded["modules"].items() if MODULE.fullmatch(name)}
     if recorded["source"] == _source(modules) or recorded["python"] != _python():
         return ""
     changed = [f"`tinygpt/{name}`" for name, digest in modules.items() if _digest(name) != digest]
@@ -45,7 +48,7 @@ def other_code(model: Artifact) -> str:
     """What to say of a model that other code trained; "" if this code did, or nobody knows."""
     recorded: CodeRecord | None = model.manifest.provenance.get("code")  # type: ignore[assignment]
     if "state.json" in model.names():  # a checkpoint
-        recorded = model.read_json("state.json")["code"]
+        recorded = model.read_json("state.json", RunState)["code"]
     if recorded is None or not (changed := what_changed(recorded)):
         return ""
     note = f"model {model.id} was trained by other code: {changed}"

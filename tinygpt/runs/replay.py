@@ -7,12 +7,14 @@ from tinygpt.config import Config
 from tinygpt.errors import VerificationError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm.training import train
-from tinygpt.lm.weights import read_arrays
+from tinygpt.lm.weights import MAX_HEADER, read_arrays, require
 from tinygpt.progress import Reporter
+from tinygpt.records import RunState
 from tinygpt.runs.code import what_changed
 from tinygpt.runs.environment import changes
 from tinygpt.runs.training_run import TrainingRun
 from tinygpt.store import Artifact, Inputs
+from tinygpt.store.metrics import METRICS, read_metrics
 
 
 def replay(
@@ -42,8 +44,10 @@ def replay(
     run = TrainingRun(config, inputs, start)
     last = max(stored)
     drift = ""
-    rows = recorded.read_rows("metrics.jsonl")
+    rows = read_metrics(recorded)
     chains = {row["step"]: row["chain"] for row in rows if row["kind"] == "step"}
+    if last > len(chains):
+        raise recorded.malformed(METRICS, "the last steps are missing")
     reporter.task("replay", last, unit="steps", done=run.state.step)
     for record in train(run.state, run.batches, config.train):
         run.record(record)
@@ -52,7 +56,7 @@ def replay(
             drift = f"; losses or gradients differ from step {record.step:,} on"
         if record.step in stored:
             here = run.model_bytes()
-            there = recorded.read(stored[record.step])
+            there = recorded.read(stored[record.step], len(here) + MAX_HEADER)
             if here != there or (drift and record.step == last):
                 difference = first_difference(here, there)
                 message = f"replayed to step {record.step:,}, {difference}{drift}"
@@ -66,6 +70,7 @@ def replay(
 def first_difference(here: bytes, there: bytes) -> str:
     """Which tensor of two safetensors files of one model is the first to differ, by name."""
     ours, theirs = read_arrays(here), read_arrays(there)
+    require({name: array.shape for name, array in ours.items()}, theirs)
     differing = [name for name in sorted(theirs) if (ours[name] != theirs[name]).any()]
     if not differing:
         return "the weights are the same"
@@ -77,7 +82,7 @@ def likely_cause(recorded: Artifact, environment: Mapping[str, str]) -> str:
     facts: Mapping[str, Any] = recorded.manifest.provenance
     then = facts
     if "state.json" in recorded.names():
-        facts = recorded.read_json("state.json")
+        facts = recorded.read_json("state.json", RunState)
         then = facts["environment"]
     if not facts["exact"]:
         return (

@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tinygpt.config import ModelConfig
-from tinygpt.errors import CorruptArtifactError
+from tinygpt.errors import UsageError
 from tinygpt.lm import probe as probes
 from tinygpt.lm.fast.decoder import decoder_for
 from tinygpt.lm.probe import Probe
 from tinygpt.lm.sampling import Decoder
-from tinygpt.lm.weights import Array, model_of, read_arrays, read_config
+from tinygpt.lm.weights import Array, largest_file, model_of, read_arrays, read_config
 from tinygpt.records import EvalRow, ModelFile
 from tinygpt.store import Artifact
+from tinygpt.store.metrics import METRICS, evaluations, read_metrics
 
 if TYPE_CHECKING:
     from tinygpt.lm.model import GPT
 
 FILES = {"best": "best/model.safetensors", "last": "model.safetensors"}
 PROBE = "probe.safetensors"
-METRICS = "metrics.jsonl"
+MAX_PROBE = 16 << 20  # bytes
+IMPORTED = "as imported"  # which weights those of an imported model are
 SNAPSHOT = re.compile(r"snapshots/step-(\d+)\.safetensors")
 MAX_RISE = 0.01  # of the validation loss [nats per token], from which on "auto" takes the best
 
@@ -39,7 +41,7 @@ class TrainedWeights:
     Args:
         config, vocab_size: the model.
         arrays: its parameters by name, float32.
-        step: optimizer steps that made the weights.
+        step: optimizer steps that made the weights; 0 for an imported model.
         which: whether they are those with the lowest validation loss or those of the last step.
         note: what to say about the choice; None for nothing.
         probe: what these weights computed when they were trained.
@@ -52,6 +54,11 @@ class TrainedWeights:
     which: Literal["best", "last"]
     note: str | None
     probe: Probe
+
+    @property
+    def title(self) -> str:
+        """Which weights these are, in words."""
+        return f"{self.which}, of step {self.step:,}" if self.step else IMPORTED
 
     def decoder(self, device: str, max_sequences: int = 1, note: Note = ignore) -> Decoder:
         """A decoder that agrees with the probe; args and errors as of decoder_for."""
@@ -81,12 +88,6 @@ class TrainedWeights:
         return model
 
 
-def evaluations(train: Artifact) -> list[EvalRow]:
-    """The evaluations during training, in the order of the steps."""
-    lines = train.read(METRICS).splitlines()
-    return [json.loads(line) for line in lines if b'"kind": "eval"' in line]
-
-
 def best_evaluation(rows: list[EvalRow]) -> EvalRow:
     """The evaluation with the lowest validation loss, whose weights the run kept."""
     return [row for row in rows if row["best"]][-1]
@@ -108,18 +109,25 @@ def open_weights(train: Artifact, which: Literal["auto", "best", "last"]) -> Tra
         CorruptArtifactError: a file is damaged or not of this model, or a copied folder lacks it.
     """
     config, vocab_size = read_config(train.read("config.json"))
-    try:
-        chosen, step, note = _choice(train, which)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise CorruptArtifactError(
-            f"`config.json` or `{METRICS}` is not that of a trained model: {error!r}"
-        ) from error
+    recipe = {"model": train.manifest.tables.get("model", config.model_dump())}
+    recorded = json.dumps({**recipe, "vocab_size": vocab_size}).encode()
+    if read_config(recorded)[0] != config:
+        raise train.malformed("config.json", "the manifest says that it is another model")
+    chosen, step, note = _choice(train, which)
     if PROBE in train.names():
-        probe = probes.from_bytes(train.read(PROBE), chosen, vocab_size, config.context_length)
+        probe = probes.from_bytes(
+            train.read(PROBE, MAX_PROBE), chosen, vocab_size, config.context_length
+        )
     else:  # of an earlier version of tinygpt: what its code computed is not known
         probe = probes.random_text(vocab_size, config.context_length, 0, 0)
-    arrays = read_arrays(train.read(FILES[chosen]))
+    arrays = read_arrays(train.read(FILES[chosen], largest_file(config, vocab_size)))
     return TrainedWeights(config, vocab_size, arrays, step, chosen, note, probe)
+
+
+def read_snapshot(train: Artifact, name: str) -> dict[str, Array]:
+    """The weights in one of the files of a model."""
+    shape = read_config(train.read("config.json"))
+    return read_arrays(train.read(name, largest_file(*shape)))
 
 
 def snapshot_files(train: Artifact, last: int, note: Note = ignore) -> dict[int, str]:
@@ -145,14 +153,19 @@ def _choice(
     train: Artifact, which: Literal["auto", "best", "last"]
 ) -> tuple[Literal["best", "last"], int, str | None]:
     """Which weights to take, their step, and what to say about it."""
-    model_file: ModelFile = train.read_json("config.json")
+    model_file = train.read_json("config.json", ModelFile)
     needed = {METRICS, FILES["best"]}
-    if which == "last":
+    if train.is_imported and which == "best":
+        raise UsageError(
+            f"model {train.id} was imported, so that none of its weights are the best of a run",
+            hint="leave `--weights best` out",
+        )
+    if which == "last" or train.is_imported:
         return "last", model_file["step"], None
     if which == "auto" and not needed <= set(train.names()) - set(train.missing()):
         note = f"`{train.folder}` lacks its best weights or `{METRICS}`; the last weights are used"
         return "last", model_file["step"], note
-    rows = evaluations(train)
+    rows = evaluations(read_metrics(train))
     best = best_evaluation(rows)
     if which == "best":
         return "best", best["step"], None

@@ -5,10 +5,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 
-import torch
-
-from tinygpt.config import Config, SampleConfig, TrainConfig
-from tinygpt.errors import ConfigError, CorruptArtifactError
+from tinygpt.config import Config, SampleConfig
+from tinygpt.errors import ArtifactError, ConfigError, CorruptArtifactError, DivergedError
 from tinygpt.hashing import hash_bytes
 from tinygpt.lm import evaluation, weights
 from tinygpt.lm import probe as probes
@@ -28,7 +26,7 @@ from tinygpt.lm.model import GPT
 from tinygpt.lm.optim import load_optimizer_tensors, optimizer_tensors
 from tinygpt.lm.sampling import generate
 from tinygpt.lm.tokenizer import Tokenizer
-from tinygpt.lm.training import StepRecord, TrainState, check_validation_loss
+from tinygpt.lm.training import StepRecord, TrainState, check_finite, check_validation_loss
 from tinygpt.records import (
     CodeRecord,
     EvalRow,
@@ -41,8 +39,10 @@ from tinygpt.records import (
 )
 from tinygpt.runs.code import current_code, what_changed
 from tinygpt.runs.environment import changes, environment
+from tinygpt.runs.schedule import snapshot_file, snapshot_steps
 from tinygpt.runs.trained_weights import FILES, PROBE, choose
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, UnfinishedRun
+from tinygpt.store.metrics import evaluations, read_metrics
 
 SMOOTHED_STEPS = 20  # last steps whose mean is the train loss of the result table
 
@@ -58,6 +58,10 @@ class Progress:
     environment: dict[str, str] = field(default_factory=dict)
     code: CodeRecord = field(default_factory=current_code)
     snapshots: dict[str, str] = field(default_factory=dict)
+
+
+class CheckpointError(CorruptArtifactError):
+    """A checkpoint whose hashes are right cannot be continued."""
 
 
 class TrainingRun:
@@ -85,22 +89,27 @@ class TrainingRun:
     ) -> None:
         self.config = config
         self.checkpoint = checkpoint
-        self._read_data(inputs)
-        self._build(processes)
+        self.snapshot_steps = set(snapshot_steps(config.train.max_steps, config.train.snapshots))
         self.metrics: list[MetricsRow] = []
         self.changed: list[str] = []
         self.best = b""
-        if "init_from" in inputs:
-            self._continue_from(inputs["init_from"])
+        self._read_data(inputs)
         if checkpoint is not None:
-            self._resume(checkpoint)
+            try:
+                self._build(processes)
+                self._resume(checkpoint)
+            except (ArtifactError, DivergedError) as error:
+                raise CheckpointError(error.message, error.hint) from error
+        else:
+            self._build(processes)
+            if "init_from" in inputs:
+                self._continue_from(inputs["init_from"])
         if processes.broadcast_from_rank_0(self.state.step) != self.state.step:
             raise CorruptArtifactError(
                 "the processes found different checkpoints",
                 hint="give all processes the same store",
             )
         self.state.processes = processes.wrap(self.state.model)
-        self.snapshot_steps = set(snapshot_steps(config.train.max_steps, config.train.snapshots))
 
     def _read_data(self, inputs: Inputs) -> None:
         model, train = self.config.model, self.config.train
@@ -109,7 +118,13 @@ class TrainingRun:
         dataset, vocab_size = inputs["build-dataset"], self.tokenizer.vocab_size
         tokens = read_tokens(dataset.open("train.bin"), vocab_size)
         self.validation = read_tokens(dataset.open("val.bin"), vocab_size)
-        self.batches = Batches(tokens, model.context_length, train.seed, train.document_starts)
+        self.batches = Batches(
+            tokens,
+            model.context_length,
+            train.seed,
+            train.document_starts,
+            self.tokenizer.end_of_text,
+        )
 
     def _build(self, processes: DataParallelGroup) -> None:
         """The model and the optimizers as they are before the first step."""
@@ -118,7 +133,7 @@ class TrainingRun:
         device = choose_device(config.runtime.device)
         self.precision = choose_precision(train.precision, device)
         if self.checkpoint is not None:
-            chosen: ModelFile = self.checkpoint.read_json("config.json")
+            chosen = self.checkpoint.read_json("config.json", ModelFile)
             self.precision = Precision(chosen["precision"], "chosen when the run began")
         model = init_weights(GPT(config.model, self.tokenizer.vocab_size), train.seed).to(device)
         model.explicit = not fast_forms_agree(config.model)
@@ -131,18 +146,31 @@ class TrainingRun:
         self.progress = Progress(environment=here)
 
     def _continue_from(self, model: Artifact) -> None:
-        """Take over the weights and the optimizer state of another run."""
-        other: ModelFile = model.read_json("config.json")
-        was, here = other["train"]["optimizer"], self.config.train.optimizer
+        """Take over the weights of another run and its optimizer state, if it has one."""
+        try:
+            self._load_weights(model)
+            if not model.is_imported:
+                self._load_optimizers(model)
+        except DivergedError as error:
+            problem = f"model {model.id} cannot be continued: {error.message}"
+            raise CorruptArtifactError(problem, hint="name another one") from error
+
+    def _load_optimizers(self, artifact: Artifact) -> None:
+        recipe = artifact.read_json("config.json", ModelFile).get("train")
+        if recipe is None:
+            raise artifact.malformed("config.json", "its table [train] is missing")
+        was, here = recipe["optimizer"], self.config.train.optimizer
         if was != here:
             raise ConfigError(
                 f"{here} cannot continue from the optimizer state of {was}",
                 hint=f"use `--set train.optimizer={was}`",
             )
-        self._load_tensors(model)
+        arrays = weights.read_arrays(self._read(artifact, "optimizer.safetensors"))
+        load_optimizer_tensors(self.state.optimizers, arrays)
+        self._optimizer_bytes()
 
     def _resume(self, checkpoint: Artifact) -> None:
-        saved: RunState = checkpoint.read_json("state.json")
+        saved = checkpoint.read_json("state.json", RunState)
         here = self.progress.environment
         facts = {name: value for name, value in saved.items() if name != "step"}
         self.state.step = saved["step"]
@@ -154,16 +182,26 @@ class TrainingRun:
         self.progress.environment = here
         self.progress.code = code
         self.progress.exact &= not self.changed
-        self._load_tensors(checkpoint)
-        self.metrics = checkpoint.read_rows("metrics.jsonl")
-        self.best = checkpoint.read("best/model.safetensors")
+        self._load_weights(checkpoint)
+        self._load_optimizers(checkpoint)
+        self.metrics = read_metrics(checkpoint)
+        self.best = self._read(checkpoint, FILES["best"])
+        self._probe(self.best)  # as what was saved can be read, so can what will be
+        steps = [row["step"] for row in self.metrics if row["kind"] == "step"]
+        reached = [step for step in self.snapshot_steps if step <= saved["step"]]
+        if len(steps) != saved["step"] or set(saved["snapshots"]) != set(
+            map(snapshot_file, reached)
+        ):
+            raise checkpoint.malformed("state.json", "it is that of another step")
 
-    def _load_tensors(self, artifact: Artifact) -> None:
-        trained = weights.read_arrays(artifact.read("model.safetensors"))
+    def _load_weights(self, artifact: Artifact) -> None:
+        trained = weights.read_arrays(self._read(artifact, FILES["last"]))
         weights.load_into(weights.model_tensors(self.state.model), trained)
-        arrays = weights.read_arrays(artifact.read("optimizer.safetensors"))
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        load_optimizer_tensors(self.state.optimizers, tensors)
+        self._probe(self.model_bytes())
+
+    def _read(self, artifact: Artifact, name: str) -> bytes:
+        most = weights.largest_file(self.config.model, self.tokenizer.vocab_size)
+        return artifact.read(name, most)
 
     def tokens(self, step: int) -> int:
         """Training tokens seen after `step` steps."""
@@ -171,8 +209,8 @@ class TrainingRun:
         sequences = train.batch_size * train.grad_accum_steps
         return step * sequences * self.config.model.context_length
 
-    def record(self, record: StepRecord) -> None:
-        """Note a step in metrics and chain."""
+    def record(self, record: StepRecord) -> StepRow:
+        """Note a step in metrics and chain, and return its row."""
         entry = f"{self.progress.chain}{record.loss.hex()}{record.grad_norm.hex()}"
         self.progress.chain = hashlib.sha256(entry.encode()).hexdigest()
         row: StepRow = {
@@ -185,6 +223,7 @@ class TrainingRun:
             "chain": self.progress.chain[:16],
         }
         self.metrics.append(row)
+        return row
 
     def validation_loss(self) -> float:
         """In nats per token; each process computes a part of it.
@@ -217,10 +256,7 @@ class TrainingRun:
         return row
 
     def _sample(self) -> str:
-        """A text from the fixed prompt.
-
-        Greedy choices would loop, so it is sampled, with the run's own seed.
-        """
+        """A text from the fixed prompt, sampled with the run's seed: greedy choices would loop."""
         train = self.config.train
         if train.sample_tokens == 0:
             return ""
@@ -251,12 +287,19 @@ class TrainingRun:
         return probes.measure(model, tokenizer.vocab_size, weights.read_arrays(data), text)
 
     def model_bytes(self) -> bytes:
-        """The weights as safetensors."""
-        return weights.dump(weights.model_tensors(self.state.model))
+        """The weights as safetensors; raises DivergedError where check_finite does."""
+        tensors = weights.model_tensors(self.state.model)
+        check_finite(tensors, self.state.step)
+        return weights.dump(tensors)
+
+    def _optimizer_bytes(self) -> bytes:
+        tensors = optimizer_tensors(self.state.optimizers)
+        check_finite(tensors, self.state.step)
+        return weights.dump(tensors)
 
     def take_snapshot(self, unfinished: UnfinishedRun) -> None:
         """Keep the weights of this step beside the checkpoints."""
-        name = f"step-{self.state.step:08d}.safetensors"
+        name = snapshot_file(self.state.step)
         data = self.model_bytes()
         unfinished.write_side_file(name, data)
         self.progress.snapshots[name] = hash_bytes(data)
@@ -280,7 +323,7 @@ class TrainingRun:
             FILES["last"]: last,
             FILES["best"]: self.best,
             PROBE: probes.to_bytes(probe),
-            "optimizer.safetensors": weights.dump(optimizer_tensors(self.state.optimizers)),
+            "optimizer.safetensors": self._optimizer_bytes(),
             "metrics.jsonl": "".join(rows).encode(),
             "config.json": json.dumps(model_file, indent=2, sort_keys=True).encode() + b"\n",
             "tokenizer.json": self.tokenizer_json,
@@ -322,7 +365,7 @@ class TrainingRun:
         """What the run did and reached so far."""
         losses = [row["loss"] for row in self.metrics if row["kind"] == "step"]
         recent = losses[-SMOOTHED_STEPS:]
-        last = self._evaluations()[-1]
+        last = evaluations(self.metrics)[-1]
         tokens = self.tokens(self.state.step)
         return {
             "steps": self.state.step,
@@ -336,18 +379,15 @@ class TrainingRun:
             "best_val_loss": self.progress.best_loss,
         }
 
-    def _evaluations(self) -> list[EvalRow]:
-        return [row for row in self.metrics if row["kind"] == "eval"]
-
     def _rows(self, numbers: TrainingNumbers) -> list[list[str]]:
         """The result table."""
-        evaluations = self._evaluations()
+        rows = evaluations(self.metrics)
         smoothed = min(SMOOTHED_STEPS, numbers["steps"])
         lowest = evaluation.perplexity(numbers["best_val_loss"])
         best = f"perplexity {lowest:,.2f} at step {numbers['best_step']:,}"
         if choose(numbers["val_loss"], numbers["best_val_loss"]) == "best":
             best += "; `eval`, `sample` and `plot` use those weights"
-        first, last = evaluations[0]["val_perplexity"], numbers["val_perplexity"]
+        first, last = rows[0]["val_perplexity"], numbers["val_perplexity"]
         seen = f"{numbers['tokens']:,} tokens, {numbers['passes']:,.1f} passes over the text"
         return [
             ["parameters", f"{numbers['parameters']:,}"],
@@ -357,18 +397,3 @@ class TrainingRun:
             ["validation perplexity", f"{first:,.1f} -> {last:,.2f}"],
             ["best", best],
         ]
-
-
-def snapshot_steps(max_steps: int, count: int) -> list[int]:
-    """Up to `count` steps from 1 to max_steps, evenly spaced in log(step)."""
-    if count < 2:
-        return [max_steps][:count]
-    return sorted({round(max_steps ** (i / (count - 1))) for i in range(count)})
-
-
-def is_evaluation_step(step: int, config: TrainConfig) -> bool:
-    """Whether the validation loss is measured after this step.
-
-    That is after 1, 10, 100, every `eval_every`, and the last.
-    """
-    return step in (1, 10, 100, config.max_steps) or step % config.eval_every == 0

@@ -10,22 +10,27 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, BinaryIO, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 from typing_extensions import TypedDict
 
 from tinygpt.errors import CorruptArtifactError, StorageError
 from tinygpt.hashing import Digest, Key, hash_bytes, hash_json, hash_stream
+from tinygpt.records import CodeRecord
 from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
+from tinygpt.store.typed_json import Record, parse
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
 MODEL_STAGE = "train"
+IMPORT_STAGE = "import"
+"""What stands for the stage of a folder of another program that was imported."""
+
 MODEL_FILES = ("config.json", "model.safetensors", "probe.safetensors", "tokenizer.json")
 """What a model needs beside its manifest to be loaded, sampled and evaluated on a text.
 
@@ -33,6 +38,8 @@ It can still be used if others are missing: optimizer state, best weights, snaps
 """
 ID_LENGTH = 12
 MAX_MANIFEST_BYTES = 16 << 20
+MAX_BYTES = {".json": 16 << 20, ".jsonl": 512 << 20}
+"""How large a file of a kind may be that is read into memory as a whole."""
 ARTIFACT_ID = re.compile(r"[0-9a-f]{12}")
 STAGE_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
@@ -51,6 +58,26 @@ class InputRecord(TypedDict):
     digest: Annotated[Digest, _HEX64]
 
 
+class Facts(TypedDict, total=False):
+    """What is read of a manifest's provenance, which may hold more."""
+
+    created: str
+    """UTC, ISO 8601."""
+    step: int
+    """Of a checkpoint."""
+    source: str
+    fingerprint: str
+    command: list[str]
+    preset: str | None
+    seconds: float
+    code: CodeRecord
+    exact: bool
+    imported: str
+
+
+_FACTS = TypeAdapter(Facts)
+
+
 class DamageError(CorruptArtifactError):
     """A file of an artifact does not match the manifest.
 
@@ -58,7 +85,8 @@ class DamageError(CorruptArtifactError):
         root: the store's folder, or `folder` itself for a copy outside of any store.
         folder: the artifact's folder.
         file: the file's name in the artifact.
-        kind: "missing", "changed", "truncated", "grown", "misnamed", "symlink" or "not a file".
+        kind: "missing", "changed", "truncated", "grown", "misnamed", "symlink" or "not a file"; or
+            "malformed", where the bytes are those recorded, so that `verify` finds nothing.
         problem: the rest of a sentence that begins with the file's name, e.g., "is missing".
     """
 
@@ -71,12 +99,28 @@ class DamageError(CorruptArtifactError):
             hint = f"copy `{file}` again from the store where the model was trained"
         elif stage == CHECKPOINT:
             hint = "`tinygpt train --resume` continues from the newest intact checkpoint"
+        elif kind == "malformed":
+            hint = f"{rebuild} makes it again"
         elif stage == MODEL_STAGE:
             hint = f"`tinygpt artifacts verify --repair` mends what it can; {rebuild} trains again"
         else:
             hint = f"`tinygpt artifacts verify --repair` removes it, and {rebuild} makes it again"
         super().__init__(f"artifact `{name}` is damaged: `{file}` {problem}", hint=hint)
         self.kind = kind
+
+
+def recipe_key(stage: str, version: int, tables: Tables, inputs: Mapping[str, Digest]) -> Key:
+    """The key of what is made in one way.
+
+    Args:
+        inputs: the digest of each artifact that is read, by the name of its stage.
+    """
+    return Key(hash_json("tinygpt.key", stage, version, tables, dict(inputs)))
+
+
+def digest_without(digest: Digest, missing: Sequence[str]) -> Digest:
+    """What an artifact of a digest contains while files of these names, sorted, are missing."""
+    return Digest(hash_json("tinygpt.lacking", digest, list(missing))) if missing else digest
 
 
 def now() -> str:
@@ -107,9 +151,11 @@ class Manifest(BaseModel, frozen=True):
             raise ValueError("two file names are equal or differ only in case")
         if not all(map(is_safe_name, self.files)):
             raise ValueError("a file name is not safe on every system")
-        if not isinstance(self.provenance.get("created"), str):
+        facts = _FACTS.validate_python(self.provenance, strict=True)
+        created = datetime.fromisoformat(facts.get("created", ""))
+        if created.utcoffset() is None or not 1970 <= created.year <= 9000:
             raise ValueError("the provenance does not say when the artifact was created")
-        if self.stage == CHECKPOINT and "step" not in self.provenance:
+        if self.stage == CHECKPOINT and "step" not in facts:
             raise ValueError("the provenance of a checkpoint lacks its step")
         return self
 
@@ -196,6 +242,11 @@ class Artifact:
         return self.manifest.digest
 
     @property
+    def is_imported(self) -> bool:
+        """Whether another program made it: nothing is known of its training."""
+        return any(record["stage"] == IMPORT_STAGE for record in self.manifest.inputs.values())
+
+    @property
     def id(self) -> str:
         """The first 12 digits of the key, as people type it."""
         return self.key[:ID_LENGTH]
@@ -216,9 +267,7 @@ class Artifact:
 
         It enters the keys of what is made from the artifact, because a stage may read those files.
         """
-        if missing := self.missing():
-            return Digest(hash_json("tinygpt.lacking", self.digest, missing))
-        return self.digest
+        return digest_without(self.digest, self.missing())
 
     def names(self) -> list[str]:
         """The names of its files, sorted."""
@@ -252,20 +301,45 @@ class Artifact:
             os.lseek(stream.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(stream.fileno()), "rb")
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a file, checked like those of `open`."""
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of a file, checked like those of `open`.
+
+        Args:
+            most: the largest size to read into memory; None for that of MAX_BYTES, if any.
+        """
         with self._open_sized(name) as stream, refusals(self.path(name)):
+            size = self.manifest.files[name]["bytes"]
+            if size > (most or MAX_BYTES.get(Path(name).suffix, size)):
+                raise self._damage(name, "malformed", f"has {size:,} bytes, more than it can need")
             data = stream.read()
         self._check_hash(name, hash_bytes(data))
         return data
 
-    def read_json(self, name: str) -> Any:
-        """The value of a JSON file, its bytes checked."""
-        return json.loads(self.read(name))
+    def read_json(self, name: str, record: type[Record] = dict) -> Record:  # type: ignore[assignment]
+        """The value of a JSON file.
 
-    def read_rows(self, name: str) -> list[Any]:
-        """The values of a JSON Lines file, its bytes checked."""
-        return [json.loads(line) for line in self.read(name).splitlines()]
+        Args:
+            name: of the file.
+            record: its type; any object if it is left out, for who is not going to compute with it.
+        Raises:
+            CorruptArtifactError: it is damaged, or of another type.
+        """
+        return self._parsed(name, self.read(name), record)
+
+    def read_rows(self, name: str, rows: type[Record] = list) -> Record:  # type: ignore[assignment]
+        """The values of a JSON Lines file, like `read_json`; `rows` is a list type."""
+        return self._parsed(name, b"[%s]" % b",".join(self.read(name).splitlines()), rows)
+
+    def _parsed(self, name: str, data: bytes, record: type[Record]) -> Record:
+        try:
+            return parse(data, record)
+        except ValueError as error:
+            raise self.malformed(name, str(error)) from error
+
+    def malformed(self, name: str, problem: str) -> DamageError:
+        """What to raise for a file whose bytes are those recorded, but not what it should hold."""
+        text = f"is not what this version of tinygpt writes ({problem})"
+        return self._damage(name, "malformed", text)
 
     def check(self) -> None:
         """Hash every file.

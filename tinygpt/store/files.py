@@ -97,15 +97,16 @@ def _operation(
 class NewFile(io.FileIO):
     """A file that is created under a free name and hashed while it is written.
 
-    `finish` makes it durable; it is read-only from the start.
+    `finish` makes it durable; it has its mode, read-only in a store, from the start.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = FILE_MODE) -> None:
         self._path = path
+        self._mode = mode
         self._hash = hashlib.sha256()
         with _operation("create", path):
             super().__init__(
-                path, "x", opener=lambda name, flags: os.open(name, flags | _SAFE, FILE_MODE)
+                path, "x", opener=lambda name, flags: os.open(name, flags | _SAFE, mode)
             )
 
     def write(self, data: Any, /) -> int:
@@ -123,7 +124,7 @@ class NewFile(io.FileIO):
         """Make the bytes durable, and close the file."""
         # The umask may have cleared bits when the file was created
         with _operation("chmod", self._path):
-            os.fchmod(self.fileno(), FILE_MODE)
+            os.fchmod(self.fileno(), self._mode)
         # An fsync that failed is not repeated: the second one could succeed although pages are lost
         with _operation("fsync", self._path):
             size = self.tell()
@@ -132,9 +133,9 @@ class NewFile(io.FileIO):
         return {"sha256": self._hash.hexdigest(), "bytes": size}
 
 
-def write_file(path: Path, data: bytes | memoryview) -> FileRecord:
+def write_file(path: Path, data: bytes | memoryview, mode: int = FILE_MODE) -> FileRecord:
     """Create the file `path` with `data`; it is durable on return."""
-    with NewFile(path) as file:
+    with NewFile(path, mode) as file:
         file.write(data)
         return file.finish()
 
@@ -151,15 +152,18 @@ def copy_file(root: Path, source: Path, target: Path) -> FileRecord:
         raise
 
 
-def replace_file(path: Path, data: bytes, *, prepared_in: Path | None = None) -> None:
+def replace_file(
+    path: Path, data: bytes, mode: int = FILE_MODE, *, prepared_in: Path | None = None
+) -> None:
     """Write `data` to `path`, replacing any old file in one step; it is durable on return.
 
     Args:
+        mode: of the new file.
         prepared_in: the folder where the new file is written first; None for that of `path`.
     """
     fresh = (prepared_in or path.parent) / f".{path.name}.{secrets.token_hex(6)}"
     try:
-        write_file(fresh, data)
+        write_file(fresh, data, mode)
         rename(fresh, path)
     except (StorageError, KeyboardInterrupt):
         discard(fresh)

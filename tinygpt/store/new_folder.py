@@ -18,7 +18,12 @@ class NewFolder:
 
     Args:
         folder: where the files are written; it does not exist yet.
+
+    Attributes:
+        file_mode: of its files.
     """
+
+    file_mode = files.FILE_MODE
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +37,7 @@ class NewFolder:
 
     def bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write a file; it is durable on return."""
-        self.files[name] = files.write_file(self._place(name), data)
+        self.files[name] = files.write_file(self._place(name), data, self.file_mode)
 
     def json(self, name: str, value: object) -> None:
         """Write a value as JSON that people can read: indented, keys sorted, no NaN."""
@@ -42,7 +47,7 @@ class NewFolder:
     @contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
         """A file to write piece by piece, durable after the block; left out if the block fails."""
-        raw = files.NewFile(self._place(name))
+        raw = files.NewFile(self._place(name), self.file_mode)
         try:
             buffered = io.BufferedWriter(raw, 1 << 20)
             yield buffered
@@ -58,13 +63,17 @@ class NewFolder:
             recipe: how the artifact was made.
             facts: its provenance.
         """
-        for folder in reversed(self._folders[1:]):
-            files.fsync_folder(folder)
+        self.sync()
         provenance = {**facts, "created": now()}
         manifest = recipe.model_copy(update={"files": self.files, "provenance": provenance})
         files.write_file(self.folder / MANIFEST, manifest.to_bytes())
         files.fsync_folder(self.folder)
         return manifest
+
+    def sync(self) -> None:
+        """Make durable which files the folders in the folder contain."""
+        for folder in reversed(self._folders[1:]):
+            files.fsync_folder(folder)
 
     def discard(self) -> None:
         """Remove what was written; if that fails, the next run or `gc` removes it."""

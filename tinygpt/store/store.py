@@ -17,7 +17,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError, UsageError
+from tinygpt.errors import (
+    ArtifactError,
+    BusyError,
+    MissingArtifactError,
+    StorageError,
+    UsageError,
+)
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
 from tinygpt.store.artifact import (
@@ -34,7 +40,7 @@ from tinygpt.store.artifact import (
 from tinygpt.store.files import entries
 from tinygpt.store.locks import OnWait
 from tinygpt.store.new_folder import NewFolder
-from tinygpt.store.unfinished import UnfinishedRun, read_run
+from tinygpt.store.unfinished import RUN_FOLDER, UnfinishedRun, drop, read_run
 from tinygpt.store.writer import ArtifactWriter
 
 LATEST = "latest"
@@ -140,17 +146,42 @@ class Store:
 
         The caller holds the lock of the key.
         """
+        folder = self.fresh_folder(stage, key)
+        unfinished = UnfinishedRun(self.root, _recipe(stage, version, key, tables, inputs))
+        return ArtifactWriter(folder, unfinished)
+
+    def fresh_folder(self, stage: str, key: Key) -> Path:
+        """A path for the files of the artifact of a key until it is published.
+
+        The caller holds the lock of the key.
+        """
         self._make_root()
         files.make_folder(self.partial)
         name = f"{stage}-{key[:ID_LENGTH]}"
         # We hold the lock, so only a killed process can have left these
         for leftover in self.partial.glob(f"{name}.*"):
             files.remove(leftover)
+        self._sweep()
         if not (self.root / MARKER).exists():
             data = b"This folder is a store of tinygpt.\n"
             files.replace_file(self.root / MARKER, data, prepared_in=self.partial)
-        unfinished = UnfinishedRun(self.root, _recipe(stage, version, key, tables, inputs))
-        return ArtifactWriter(self._fresh(name), unfinished)
+        return self._fresh(name)
+
+    def _sweep(self) -> None:
+        """Remove what ended processes left: unpublished files, and the runs of published models.
+
+        A lock that is held, by this process or another, says that the work goes on.
+        """
+        for folder in entries(self.partial):
+            name = folder.name.partition(".")[0]
+            run = RUN_FOLDER.fullmatch(name)
+            is_continued = (
+                run and name == folder.name and not (self.root / run[1] / run[2]).exists()
+            )
+            if is_continued or not (run or name == LATEST):
+                continue
+            with suppress(BusyError, StorageError), self.hold(name, 0, wait_silently):
+                drop(folder, self._fresh(name))
 
     def _fresh(self, name: str) -> Path:
         """A path of unfinished work that nobody else has."""
@@ -161,7 +192,15 @@ class Store:
 
         An intact artifact of the same key and digest stays as it is; any other goes to the trash.
         """
-        manifest = out.seal(out.unfinished_run.recipe, **out.facts)
+        artifact = self.put(out, out.seal(out.unfinished_run.recipe, **out.facts))
+        out.unfinished_run.remove()
+        return artifact
+
+    def put(self, out: NewFolder, manifest: Manifest) -> Artifact:
+        """Give a folder whose files are durable, its manifest included, its place; see `publish`.
+
+        The caller holds the lock of the key.
+        """
         final = self.folder(manifest.stage, manifest.key)
         files.make_folder(final.parent)
         replaced = None
@@ -169,7 +208,6 @@ class Store:
             existing = self._load_if_equal(final, manifest)
             if existing:
                 out.discard()
-                out.unfinished_run.remove()
                 return existing
             replaced = files.set_aside(final, self.trash, f"{manifest.stage}-{final.name}")
         try:
@@ -177,7 +215,6 @@ class Store:
         except StorageError:
             self._take_back(out, final, replaced)
             raise
-        out.unfinished_run.remove()
         return Artifact(final, manifest, self.root)
 
     def _load_if_equal(self, folder: Path, manifest: Manifest) -> Artifact | None:
@@ -189,7 +226,7 @@ class Store:
                 return artifact
         return None
 
-    def _take_back(self, out: ArtifactWriter, final: Path, replaced: Path | None) -> None:
+    def _take_back(self, out: NewFolder, final: Path, replaced: Path | None) -> None:
         """Undo a publication whose rename failed or may not be durable, as far as the disk allows.
 
         Args:
@@ -263,32 +300,43 @@ class Store:
         """The folder of copies for people."""
         return self.root / LATEST
 
-    def put_latest(self, copies: Mapping[str, bytes]) -> Path:
+    def put_latest(
+        self,
+        copies: Mapping[str, bytes],
+        *,
+        timeout: float | None = None,
+        on_wait: OnWait = wait_silently,
+    ) -> Path:
         """Replace the copies for people, all or none of them.
 
         Args:
             copies: file name -> bytes.
+            timeout, on_wait: see `lock`.
         Returns:
             Their folder.
         Raises:
             StorageError: it cannot be written.
+            BusyError: another process writes there, and did not end in time.
         """
-        self._make_root()
-        files.make_folder(self.partial)
-        new = NewFolder(self._fresh(LATEST))
-        old = self._fresh(LATEST)
-        try:
-            for name, data in copies.items():
-                new.bytes(name, data)
-            if os.path.lexists(self.latest):
-                files.rename(self.latest, old)
-            files.rename(new.folder, self.latest)
-        except StorageError:
-            new.discard()
-            with suppress(StorageError):
-                files.rename(old, self.latest)
-            raise
-        files.discard(old)
+        with (
+            self.hold("store", timeout, on_wait, shared=True),
+            self.hold(LATEST, timeout, on_wait),
+        ):
+            files.make_folder(self.partial)
+            new = NewFolder(self._fresh(LATEST))
+            old = self._fresh(LATEST)
+            try:
+                for name, data in copies.items():
+                    new.bytes(name, data)
+                if os.path.lexists(self.latest):
+                    files.rename(self.latest, old)
+                files.rename(new.folder, self.latest)
+            except StorageError:
+                new.discard()
+                with suppress(StorageError):
+                    files.rename(old, self.latest)
+                raise
+            files.discard(old)
         return self.latest
 
     def list(self, stage: str | None = None) -> list[Artifact]:

@@ -7,7 +7,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,10 +53,13 @@ class UnfinishedRun:
 
     def newest(self) -> Artifact | None:
         """The newest intact checkpoint; None if there is none."""
+        return next(self.intact(), None)
+
+    def intact(self) -> Iterator[Artifact]:
+        """The checkpoints whose bytes are those recorded, newest first."""
         for step in reversed(self.steps()):
             with suppress(ArtifactError, StorageError):
-                return self.load(step)
-        return None
+                yield self.load(step)
 
     def save(self, step: int, parts: Mapping[str, bytes], *, keep: int) -> Artifact:
         """Make a checkpoint durable, read it back, and only then remove old ones.
@@ -84,7 +87,7 @@ class UnfinishedRun:
             raise
         saved = self.load(step)
         for old_step in self.steps()[:-keep]:
-            self._drop(self._place(old_step), self.folder / f".gone.{secrets.token_hex(6)}")
+            drop(self._place(old_step), self.folder / f".gone.{secrets.token_hex(6)}")
         return saved
 
     def write_side_file(self, name: str, data: bytes) -> None:
@@ -99,6 +102,7 @@ class UnfinishedRun:
 
         Raises:
             MissingArtifactError: there is no side file of that name.
+            StorageError: the system refuses to read it.
         """
         place = self._side(name)
         try:
@@ -108,6 +112,8 @@ class UnfinishedRun:
             raise MissingArtifactError(
                 f"`{place}` is missing", hint="start the run again with `tinygpt train --fresh`"
             ) from error
+        except OSError as error:
+            raise StorageError.refused(error, place) from error
 
     def set_aside(self, label: str) -> Path:
         """Move the whole unfinished run into the trash, under a name that begins with `label`.
@@ -122,7 +128,7 @@ class UnfinishedRun:
         with suppress(StorageError):
             if self.folder.is_dir():
                 gone = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}")
-                self._drop(self.folder, gone)
+                drop(self.folder, gone)
 
     def load(self, step: int) -> Artifact:
         """The checkpoint of a step, every byte of it checked.
@@ -154,14 +160,15 @@ class UnfinishedRun:
         place = self._place(step)
         files.set_aside(place, self.root / ".trash", f"{self.folder.name}-{place.name}")
 
-    def _drop(self, folder: Path, gone: Path) -> None:
-        """Rename a folder, then remove it, so that it is never seen half removed.
 
-        Args:
-            gone: its new name, which marks it as a leftover.
-        """
-        files.rename(folder, gone)
-        files.remove(gone)
+def drop(folder: Path, gone: Path) -> None:
+    """Rename a folder, then remove it, so that it is never seen half removed.
+
+    Args:
+        gone: its new name, which marks it as a leftover.
+    """
+    files.rename(folder, gone)
+    files.remove(gone)
 
 
 def read_run(root: Path, folder: Path) -> UnfinishedRun | None:

@@ -7,12 +7,13 @@ import ctypes
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
 from tinygpt.errors import ConfigError
 from tinygpt.lm.model import GPT, Block
+from tinygpt.records import PrecisionName
 
 # Of glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -41,7 +42,7 @@ def prepare_cpu(threads: int | None) -> None:
 class Precision:
     """The arithmetic of the matrix products, "fp32" or "bf16", and the reason for it."""
 
-    name: str
+    name: PrecisionName
     reason: str
 
 
@@ -67,7 +68,7 @@ def choose_device(requested: str) -> torch.device:
     return torch.device(requested)
 
 
-def choose_precision(requested: str, device: torch.device) -> Precision:
+def choose_precision(requested: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The arithmetic of `train.precision`; "auto" takes bf16 where the hardware multiplies it."""
     if requested != "auto":
         return Precision(requested, "as configured")

@@ -1,0 +1,58 @@
+"""Files of a store with other contents and right hashes: one error, soon and in little memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.proofs.figures import RecordFigure, Size
+
+pytestmark = pytest.mark.full
+SERVERS = 2
+SEED = 1
+
+
+def serve(folder: Path, cases: int, *flags: str) -> list[dict[str, Any]]:
+    """What fork servers report of cases that they share; the last line of each has its counts."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    servers = []
+    for number in range(SERVERS):
+        line = [sys.executable, "-m", "tests.proofs.mutation_server", str(SEED + number)]
+        line += [str(cases // SERVERS), str(folder / str(number)), *flags]
+        servers.append(
+            subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    reports = []
+    for server in servers:
+        out, _ = server.communicate()
+        assert server.returncode == 0
+        reports += [json.loads(report) for report in out.splitlines()]
+    return reports
+
+
+def test_a_file_with_other_contents_and_right_hashes_is_one_error(
+    tmp_path: Path, size: Size, figure: RecordFigure
+):
+    """No unexpected error, no traceback, at most a minute and 1 GiB; see mutation_server.fault."""
+    reports = serve(tmp_path, size(100, 500, 10_000))
+    counts = [report for report in reports if "cases" in report]
+    faults = [report for report in reports if "fault" in report]
+    print(json.dumps(counts))
+    for fault in faults:
+        print(json.dumps(fault))
+    cases = sum(count["cases"] for count in counts)
+    figure("G23", "files with other contents and right hashes", cases, bad=len(faults), seed=SEED)
+
+
+def test_without_typed_readers_such_files_are_unexpected_errors(
+    tmp_path: Path, figure: RecordFigure
+):
+    reports = serve(tmp_path, 100, "--untyped")
+    bad = [report for report in reports if report.get("fault", "").startswith("unexpected")]
+    what = "files with other contents, read without their types"
+    figure("G23", what, 100, bad=len(bad), seed=SEED, control=True)
