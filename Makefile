@@ -6,8 +6,11 @@
 #   make check      style, types, size and the quick tests
 #   make format     rewrite the code in the style that `make check` checks
 #   make test-full  the slower tests
-#   make proof      the long proofs of docs/guarantees.md
+#   make proof      the proofs of docs/guarantees.md, recorded in docs/proof.json (PROOFS=tests/store
+#                   for a part)
 #   make proof-lowest  the quick tests with the oldest packages that pyproject.toml allows
+#   make proof-interop  exports in llama.cpp, transformers 4 and TransformerLens, recorded likewise
+#   make mutants    take one protection of the store away at a time, and see whether a test notices
 #   make docs       renew what documents repeat of the program
 #   make bench      measure training and sampling beside peers
 #   make clean      remove .venv and caches; the store, artifacts/, is the user's and stays
@@ -18,12 +21,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
+INTEROP ?= .venv-interop
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   --constraint constraints.txt
 WANTED := pyproject.toml constraints.txt
 
-.PHONY: setup demo test check format test-full proof proof-lowest docs bench clean
+.PHONY: setup demo test check format test-full proof proof-lowest proof-interop mutants docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -32,7 +36,7 @@ setup: $(VENV)/.installed
 	@echo "Installed. Next: $(BIN)/tinygpt run --preset demo"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m "not full and not proof"
+	$(BIN)/python -m pytest -q -m "not full and not proof and not interop"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -46,13 +50,22 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 test-full: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "full and not proof"
+	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
 
 proof: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m proof
+	$(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
+	  --record docs/proof.json $(PROOFS)
 
 proof-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof"
+	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"
+
+proof-interop: $(VENV)/.installed-dev
+	@tests/interop/install.sh $(INTEROP) $(BIN)/python constraints.txt
+	INTEROP=$(INTEROP) $(BIN)/python -m pytest -v -m interop --record docs/proof.json \
+	  --section interop tests/interop
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tools/mutants.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python tools/docs.py
@@ -62,7 +75,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.sample
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(INTEROP) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages: it is newer than the files that name them, or pip runs again.

@@ -132,7 +132,7 @@ def run_build_dataset(root: Path, inputs: Inputs) -> StageTurn:
     began = time.perf_counter()
     artifact = run_stage(root, "build-dataset", inputs, build_dataset.run)
     seconds = time.perf_counter() - began
-    meta: DatasetMeta = artifact.read_json("meta.json")
+    meta = artifact.read_json("meta.json", DatasetMeta)
     tokens = meta["train"]["tokens"] + meta["val"]["tokens"]
     return StageTurn(tokens, tokens / seconds, base, peak_mib())
 

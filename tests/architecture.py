@@ -28,21 +28,24 @@ MAY_IMPORT = {
     "html_report": {*FACTS, "figures", "analysis", "lm", "html_shared"},
     "html_page": {*FACTS, "config", "lm", "html_shared"},
     "runs": {*FACTS, "config", "store", "pipeline", "lm", "analysis"},
+    "exports": {*FACTS, "config", "store", "lm", "analysis", "figures", "runs"},
+    "imports": {*FACTS, "config", "store", "pipeline", "lm", "runs", "exports"},
     "stages": {*FACTS, "config", "store", "pipeline", "corpus", *COMPUTE, "runs"},
     "trained_models": {*FACTS, "store"},
     "continuation": {*FACTS, "config", "store", "pipeline"},
     "external_digests": {*FACTS, "config", "store", "corpus", "continuation"},
+    "model_inputs": {*FACTS, "config", "store", "pipeline", "trained_models"},
     "project": {
         *FACTS,
         *("config", "store", "pipeline", "corpus", "lm", "stages"),
-        *("trained_models", "external_digests", "continuation"),
+        *("trained_models", "model_inputs", "external_digests", "continuation"),
     },
     "library": {*FACTS, "config", "store", "lm", "runs", "trained_models", "project"},
     "ui": FACTS,
     "cli": {
         *FACTS,
         *("config", "store", "pipeline", "corpus", *COMPUTE, "runs", "stages"),
-        *("trained_models", "continuation", "project", "library", "ui"),
+        *("exports", "imports", "trained_models", "continuation", "project", "library", "ui"),
     },
     "__main__": {"cli"},
     "__init__": {"config", "project", "library"},
@@ -288,6 +291,12 @@ def opens_for_writing(node: ast.Call, name: str) -> bool:
 def is_mode(text: str) -> bool:
     """Whether a text is a mode of open()."""
     return re.fullmatch(r"[rwaxbt+]{1,4}", text) is not None
+
+
+def json_of_the_store_is_read_as_a_type(tree: ast.Module, module: str) -> Iterator[str]:
+    for node, name, _ in calls(tree):
+        if name.rpartition(".")[2] in ("read_json", "read_rows") and len(node.args) < 2:
+            yield f"{node.lineno}: {name} without a type"
 
 
 def errors_are_not_swallowed(tree: ast.Module, module: str) -> Iterator[str]:

@@ -28,7 +28,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 OTHER_FLAGS = {"--nproc-per-node"}
 """Flags of torchrun."""
 
-FILE_OF_ARTIFACT = re.compile(r"[\w.]+\.(bin|jsonl?|safetensors|txt|html|png)")
+FILE_OF_ARTIFACT = re.compile(r"[\w.]+\.(bin|gguf|jsonl?|safetensors|txt|html|png)")
 FOLDERS_OF_STORE = {".partial/", ".trash/", "snapshots/", "artifacts/", "artifacts/latest/"}
 OLD_WORDS = re.compile(
     r"\b(told|telling|tells|unembed|Noise|dearest|Look|HeadWorth|Findings|end_of_story"

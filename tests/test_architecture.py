@@ -22,6 +22,7 @@ from tests.architecture import (
     functions_are_short,
     import_circle,
     imports_go_downwards,
+    json_of_the_store_is_read_as_a_type,
     no_stage_imports_another,
     nothing_is_imported_by_a_computed_name,
     nothing_runs_code_from_data,
@@ -89,6 +90,10 @@ BREAKS: dict[Rule, tuple[str, ...]] = {
         "os.replace(a, b)",
         "array.tofile(p)",
         "from tinygpt.corpus import files\nfiles.rename(a, b)",
+    ),
+    json_of_the_store_is_read_as_a_type: (
+        "rows = artifact.read_rows('metrics.jsonl')",
+        "run.read_json('config.json')",
     ),
     errors_are_not_swallowed: (
         "try:\n    f()\nexcept Exception:\n    pass",

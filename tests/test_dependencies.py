@@ -11,7 +11,9 @@ from tests.architecture import imports
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-BOUNDS = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
+EXTRA = PROJECT["optional-dependencies"]["tensorboard"]
+"""What the package imports where it is installed: exports/tensorboard.py says if it is missing."""
+BOUNDS = dict(requirement.split(">=") for requirement in [*PROJECT["dependencies"], *EXTRA])
 
 
 def pinned(name: str) -> dict[str, str]:
@@ -41,7 +43,7 @@ def test_every_imported_library_is_a_dependency():
     distributions = packages_distributions()
     named = {name.lower() for name in BOUNDS}
     # parts of datasets, typer and pydantic, whose versions must fit theirs
-    named |= {"huggingface-hub", "click", "pydantic-core", "typing-extensions"}
+    named |= {"huggingface-hub", "click", "pydantic-core", "annotated-types", "typing-extensions"}
     for library in imported_libraries(ROOT / "tinygpt"):
         names = {name.lower().replace("_", "-") for name in distributions.get(library, [library])}
         assert names & named, library

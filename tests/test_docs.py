@@ -4,7 +4,6 @@ import doctest
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,9 +27,7 @@ from tests.document_checks import (
     stale_blocks,
     targets_that_do_not_exist,
 )
-from tinygpt.config import Config, render
 from tinygpt.config.fields import FIELDS
-from tinygpt.project import Project
 from tools import docs
 
 DOCUMENTS = docs.documents()
@@ -167,18 +164,6 @@ def test_python_m_tinygpt_prints_the_documented_help():
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert "Usage:" in result.stdout
-
-
-@pytest.fixture(scope="session")
-def trained_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Path:
-    """A folder with a configuration and all that it makes up to the evaluation."""
-    folder = tmp_path_factory.mktemp("library")
-    data = tiny_config.data.model_copy(update={"source": "builtin", "max_documents": 100})
-    evaluation = tiny_config.eval.model_copy(update={"num_samples": None})
-    config = tiny_config.model_copy(update={"data": data, "eval": evaluation})
-    (folder / "tinygpt.toml").write_text(render(config, "toml"), encoding="utf-8")
-    Project(config, folder / "artifacts").run("eval")
-    return folder
 
 
 def run_examples(text: str) -> list[str]:

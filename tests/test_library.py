@@ -256,8 +256,11 @@ class TestModel:
         with pytest.raises(ValueError, match="17 tokens exceed the context of 16"):
             compute([1] * 17)
 
-    def test_the_module_is_one_and_can_be_differentiated(self, train: Artifact) -> None:
+    @pytest.mark.parametrize("first", ["module", "logits", "attention"])
+    def test_the_module_is_one_and_can_be_differentiated(self, train: Artifact, first: str) -> None:
         model = tinygpt.load(train.folder, device="cpu")
+        if first != "module":
+            getattr(model, first)("Tom")
         module = model.module()
         assert module is model.module()
         assert not module.training

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.helpers import Notes
+from tests.proofs.figures import RecordFigure
 from tests.store.workload import CONFIG, EXTERNAL_DIGESTS, run_all, run_stage
 from tinygpt.config.fields import FIELDS
 from tinygpt.config.tables import Config
@@ -88,14 +89,35 @@ def stages_that_rerun(table: str, key: str) -> set[str]:
 
 @pytest.mark.parametrize(("table", "key"), KEYS)
 def test_a_changed_field_changes_the_keys_of_the_stages_that_name_it_and_no_others(
-    table: str, key: str
+    table: str, key: str, figure: RecordFigure
 ) -> None:
+    assert changes_the_right_keys(table, key)
+    assert (table == "runtime") == (stages_that_rerun(table, key) == set())
+    figure("G7", "fields of the configuration that are changed, one at a time", 1)
+
+
+def test_control_a_field_that_enters_no_key_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, figure: RecordFigure
+) -> None:
+    def leave_out_one_field(stage: Stage, *arguments: Any) -> dict[str, Any]:
+        tables: dict[str, Any] = dict(stage_tables(stage, *arguments))
+        for name, values in tables.items():
+            tables[name] = dict(list(values.items())[1:])
+        return tables
+
+    monkeypatch.setattr("tinygpt.pipeline.stage_tables", leave_out_one_field)
+    bad = [f"{table}.{key}" for table, key in KEYS if not changes_the_right_keys(table, key)]
+    what = "changed fields if the first of each table enters no key"
+    figure("G7", what, len(KEYS), len(bad), control=True)
+
+
+def changes_the_right_keys(table: str, key: str) -> bool:
+    """Whether a changed field changes the keys of the stages that name it, and no others."""
     before, after = keys(CONFIG), keys(changed(table, key))
     # The fingerprint of the source stands in the key, not its name
     is_replaced = f"{table}.{key}" == "data.source"
     expected = set() if is_replaced else stages_that_rerun(table, key)
-    assert {name for name in before if before[name] != after[name]} == expected
-    assert (table == "runtime") == (stages_that_rerun(table, key) == set())
+    return {name for name in before if before[name] != after[name]} == expected
 
 
 @pytest.mark.parametrize("name", ["data.source", "eval.text", "tokenizer.from", "train.init_from"])
@@ -142,7 +164,7 @@ PINNED = {
     "eval": "32d4b620b57c",
     "sample": "e5f0dfc8cd81",
     "plot": "3891363b7e85",
-    "page": "49f42338e2ef",
+    "page": "033cc052d5a9",
 }
 
 

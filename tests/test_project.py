@@ -13,6 +13,7 @@ from tinygpt.errors import (
     CorruptArtifactError,
     InputError,
     MissingArtifactError,
+    NetworkError,
     StoppedEarly,
     UsageError,
 )
@@ -327,6 +328,16 @@ class TestFindingModels:
     def test_the_configured_model_is_found_without_a_note(self, project: Project) -> None:
         assert project.find_model() == project.artifacts("train")[0]
         assert notes(project) == []
+
+    def test_without_a_network_the_newest_stands_in_for_one_of_a_hub_dataset(
+        self, project: Project
+    ) -> None:
+        hub = changed(project, data={"source": "roneneldan/TinyStories"})
+        with pytest.raises(NetworkError):
+            hub.plan()
+        assert hub.find_model() == project.artifacts("train")[0]
+        with pytest.raises(NetworkError):
+            hub.find_model(or_newest=False)
 
     def test_an_id_its_beginning_and_a_folder_name_a_model(
         self, project: Project, tmp_path: Path

@@ -18,12 +18,16 @@ FREE = ("dropout", "weight_init")
 def tables_of_model(store: Store, name: str) -> Mapping[str, Mapping[str, object]]:
     """The configuration with which a model and its data were made, as far as it is in the store.
 
+    Of an imported model, that is its shape and its tokenizer.
+
     Args:
         name: the beginning of the model's id.
     Raises:
         MissingArtifactError, UsageError: see Store.resolve.
     """
     train = store.resolve(name, "train")
+    if train.is_imported:
+        return {"model": train.manifest.tables["model"], "tokenizer": {"from": train.id}}
     tables = {table: dict(values) for table, values in train.manifest.tables.items()}
     tokenize = _input_of(store, train, "tokenize")
     if tokenize is None:
@@ -32,8 +36,8 @@ def tables_of_model(store: Store, name: str) -> Mapping[str, Mapping[str, object
     if tables["tokenizer"].get("from") is not None:
         tables["tokenizer"]["from"] = train.id  # which has the tokenizer of that digest, too
     corpus = _input_of(store, tokenize, "corpus")
-    if corpus is not None:
-        source = corpus.manifest.provenance["source"]
+    source = corpus and corpus.manifest.provenance.get("source")
+    if corpus is not None and source is not None:
         tables["data"] = {**corpus.manifest.tables["data"], "source": source}
     return tables
 
@@ -112,6 +116,8 @@ def refuse_to_resume_another(
     """
     version = STAGES["train"].version
     for run in store.list("train"):
+        if run.is_imported:
+            continue
         done = int(str(run.manifest.tables["train"]["max_steps"]))
         more = int(str(tables["train"]["max_steps"])) - done
         changes = differences(run.manifest, tables, inputs, version)

@@ -8,8 +8,8 @@ TinygptError                  1  unexpected failure
 │   ├── MissingArtifactError  3  an artifact is not in the store
 │   └── CorruptArtifactError  3  stored bytes do not match their hash
 ├── InputError                4  documents, text or tokenizer cannot be used
-├── DivergedError             5  the loss or a gradient is NaN or infinite
-├── VerificationError         6  `replay`, `artifacts verify` or `doctor` found a difference
+├── DivergedError             5  a loss, gradient or weight is NaN or infinite, or absurd
+├── VerificationError         6  `replay`, `artifacts verify`, `doctor` or an export differs
 ├── NetworkError              7  the network is needed and not available
 ├── StorageError              8  disk full, read-only, or I/O error
 ├── BusyError                 9  another process holds the lock
@@ -79,7 +79,7 @@ class InputError(TinygptError):
 
 
 class DivergedError(TinygptError):
-    """The loss or a gradient is NaN or infinite; training stopped before the update."""
+    """A loss, a gradient or a weight is NaN, infinite or absurd; nothing of it is saved."""
 
     exit_code = 5
 

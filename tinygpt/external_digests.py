@@ -65,8 +65,9 @@ def external_names(config: Config) -> tuple[object, ...]:
 def _known_fingerprint(data: DataConfig, store: Store) -> str | None:
     """The fingerprint of the source when it was last read into a corpus; None if it never was."""
     for corpus in store.list("corpus"):
-        if corpus.manifest.provenance.get("source") == data.source:
-            return str(corpus.manifest.provenance["fingerprint"])
+        facts = corpus.manifest.provenance
+        if facts.get("source") == data.source and "fingerprint" in facts:
+            return str(facts["fingerprint"])
     return None
 
 

@@ -37,7 +37,7 @@ class Model:
         eos_token_id: the end-of-text token, which begins and ends every document in training.
         weights: its parameters by name, float32 arrays.
         which, step: whether these are the "best" or the "last" weights of the run, and of which
-            step.
+            step; "last" and 0 of an imported model.
 
     Raises:
         CorruptArtifactError: its files are damaged or do not fit each other.
@@ -152,8 +152,9 @@ class Model:
         """
         import torch
 
+        batch = self._batch(text)
         with torch.inference_mode():
-            logits: np.ndarray = self.module()(self._batch(text))[0].cpu().numpy()  # (T, V)
+            logits: np.ndarray = self.module()(batch)[0].cpu().numpy()  # (T, V)
         return logits
 
     def attention(self, text: str | Sequence[int]) -> np.ndarray:
@@ -164,8 +165,9 @@ class Model:
         import torch
 
         layers: list[torch.Tensor] = []
+        batch = self._batch(text)
         with torch.inference_mode():
-            self.module()(self._batch(text), attention=layers)
+            self.module()(batch, attention=layers)
         return torch.cat(layers).cpu().numpy()
 
     def module(self) -> "GPT":
@@ -181,6 +183,10 @@ class Model:
         return self._module
 
     def _batch(self, text: "str | Sequence[int]") -> "torch.Tensor":
+        """A text as the module reads it, (1, T).
+
+        The module is loaded here, outside of inference mode: weights made there have no gradients.
+        """
         import torch
 
         token_ids = self.encode(text) if isinstance(text, str) else list(text)

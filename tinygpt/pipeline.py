@@ -10,13 +10,16 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from tinygpt import __version__
+from tinygpt.config.fields import FIELDS
 from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError, UsageError
-from tinygpt.hashing import Digest, Key, hash_json
+from tinygpt.hashing import Digest, Key, canonical_json
 from tinygpt.progress import Reporter
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, Manifest, Store
-from tinygpt.store.artifact import Tables
+from tinygpt.store.artifact import IMPORT_STAGE, Tables, recipe_key
 
 
 class Stage(NamedTuple):
@@ -62,7 +65,7 @@ _IN_ORDER = (
     ),
     Stage("sample", 3, ("sample",), ("train", "tokenize")),
     Stage("plot", 4, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
-    Stage("page", 1, ("page",), ("train", "tokenize", "plot"), optional=("plot",)),
+    Stage("page", 2, ("page",), ("train", "tokenize", "plot"), optional=("plot",)),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
 LAST_STAGE = _IN_ORDER[-1].name
@@ -95,13 +98,7 @@ def stage_tables(
     Raises:
         ValueError: `external_digests` lacks a value for a key of `stage.external` that is set.
     """
-    include: dict[str, Any] = {}
-    for name in stage.tables:
-        table, _, key = name.partition(".")
-        include[table] = {key} if key else True
-    tables: dict[str, dict[str, object]] = config.model_dump(
-        mode="json", include=include, by_alias=True
-    )
+    tables = _tables_as_read(stage, config)
     for name in stage.external:
         table, _, key = name.partition(".")
         if tables[table][key] is None:
@@ -109,6 +106,18 @@ def stage_tables(
         if name not in external_digests:
             raise ValueError(f"the key of stage {stage.name} needs to know what {name} holds")
         tables[table][key] = external_digests[name]
+    return tables
+
+
+def _tables_as_read(stage: Stage, config: Config) -> dict[str, dict[str, object]]:
+    """What a stage reads of a configuration."""
+    include: dict[str, Any] = {}
+    for name in stage.tables:
+        table, _, key = name.partition(".")
+        include[table] = {key} if key else True
+    tables: dict[str, dict[str, object]] = config.model_dump(
+        mode="json", include=include, by_alias=True
+    )
     return tables
 
 
@@ -126,7 +135,47 @@ def stage_key(
     if not set(stage.inputs) ^ set(inputs) <= set(stage.optional):
         raise ValueError(f"stage {stage.name} reads {stage.inputs}, got {tuple(inputs)}")
     tables = stage_tables(stage, config, external_digests)
-    return Key(hash_json("tinygpt.key", stage.name, stage.version, tables, dict(inputs)))
+    return recipe_key(stage.name, stage.version, tables, inputs)
+
+
+def check_recipe(manifest: Manifest) -> None:
+    """Refuse a manifest from elsewhere that no stage of this version could have.
+
+    Its tables, and its inputs if they are of the store, have to be those of its stage.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    stage = STAGES.get(manifest.stage)
+    if stage is None:
+        raise ValueError("is of a stage that this version of tinygpt does not have")
+    inputs = {name: record["stage"] for name, record in manifest.inputs.items()}
+    is_imported = IMPORT_STAGE in inputs.values()
+    needed = set(stage.inputs) - set(stage.optional) - {"build-dataset", "eval"}
+    if stage.name == "train":
+        needed = set(stage.inputs)
+    ours = {name for name, source in inputs.items() if source != IMPORT_STAGE}
+    if not ours <= set(stage.inputs) or not (is_imported or needed <= ours):
+        raise ValueError("was made from other inputs than its stage reads")
+    # Other versions had other keys, which this one does not read
+    known = {
+        table: {key: value for key, value in values.items() if f"{table}.{key}" in FIELDS}
+        for table, values in manifest.tables.items()
+    }
+    try:
+        config = Config.model_validate(known)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"][:2]))
+        raise ValueError(f"has a value of `{place}` that it cannot have") from error
+    for table, values in _tables_as_read(stage, config).items():
+        given = manifest.tables.get(table)
+        if given is None and is_imported:
+            continue
+        if given is None or (manifest.version == stage.version and set(given) != set(values)):
+            raise ValueError(f"does not have the keys of `{table}`")
+        for key in set(given).intersection(values):
+            if canonical_json(given[key]) != canonical_json(values[key]):
+                raise ValueError(f"has a value of `{table}.{key}` that it cannot have")
 
 
 class Planned(NamedTuple):
@@ -213,7 +262,7 @@ def why_not_cached(
     stage: Stage, config: Config, inputs: Inputs, store: Store, external_digests: ExternalDigests
 ) -> str:
     """What differs from the newest result of a stage, e.g., "train.max_steps 300 -> 600"."""
-    results = store.list(stage.name)
+    results = [made for made in store.list(stage.name) if not made.is_imported]
     if not results:
         return "not made yet"
     tables = stage_tables(stage, config, external_digests)

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tinygpt.records import MetricsRow
 
 
 class Reporter(Protocol):
@@ -34,6 +37,9 @@ class Reporter(Protocol):
     def output(self, text: str) -> None:
         """Pass on a piece of generated text as soon as it is there."""
 
+    def metrics(self, row: "MetricsRow") -> None:
+        """Receive a step or an evaluation of a run that trains."""
+
 
 class SilentReporter(Reporter):
     """A Reporter that says nothing."""
@@ -48,6 +54,9 @@ class SilentReporter(Reporter):
         pass
 
     def output(self, text: str) -> None:
+        pass
+
+    def metrics(self, row: "MetricsRow") -> None:
         pass
 
 

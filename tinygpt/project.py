@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shlex
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
@@ -11,8 +10,9 @@ from pathlib import Path
 
 from tinygpt.config import Config, load_config, store_root
 from tinygpt.continuation import check_tokenizer, find_tokenizer, refuse_to_resume_another
-from tinygpt.errors import InputError, MissingArtifactError, TinygptError
+from tinygpt.errors import InputError, MissingArtifactError, NetworkError
 from tinygpt.external_digests import external_digests, external_names
+from tinygpt.model_inputs import inputs_of_model, stage_that_reads
 from tinygpt.pipeline import (
     LAST_STAGE,
     STAGES,
@@ -23,12 +23,11 @@ from tinygpt.pipeline import (
     execute,
     find_inputs,
     plan,
-    stage_key,
     stage_tables,
 )
 from tinygpt.progress import NO_LIMITS, Limits, Reporter, SilentReporter
 from tinygpt.store import Artifact, ArtifactWriter, Inputs, Store
-from tinygpt.trained_models import describe_run, find_model, newest_of_model, source_of_model
+from tinygpt.trained_models import describe_run, find_model
 
 
 class Project:
@@ -76,9 +75,9 @@ class Project:
             InputError: a file cannot be read.
             NetworkError: the hub is needed and not there.
         """
-        return self._external_digests_of(*STAGES)
+        return self.external_digests_of(*STAGES)
 
-    def _external_digests_of(self, *stages: str) -> dict[str, str]:
+    def external_digests_of(self, *stages: str) -> dict[str, str]:
         """The digests that the keys of some stages contain."""
         return external_digests(
             self.config,
@@ -155,9 +154,9 @@ class Project:
             self._refresh_fingerprint()
         # A model that was copied here can be read although the source of its text is elsewhere
         reads_model = "train" in STAGES[stage].inputs
-        external = self._external_digests_of(stage) if reads_model else self.external_digests
+        external = self.external_digests_of(stage) if reads_model else self.external_digests
         outcome = execute(
-            STAGES[stage],
+            stage_that_reads(stage, inputs),
             self.config,
             inputs,
             store=self.store,
@@ -302,19 +301,21 @@ class Project:
             return find_model(self.store, model)
         try:
             return self.inputs("sample")["train"]
-        except (MissingArtifactError, InputError) as missing:
+        except (MissingArtifactError, InputError, NetworkError) as missing:
             checkpoint = self._newest_checkpoint()
             if checkpoint is not None:
                 return checkpoint
             runs = self.store.list("train") if or_newest else []
             if not runs:
                 raise missing
-        self.reporter.note(f"using run {describe_run(runs[0])}, the newest in `{self.store.root}`")
+        kind = "imported model" if runs[0].is_imported else "run"
+        described = f"{kind} {describe_run(runs[0])}"
+        self.reporter.note(f"using {described}, the newest in `{self.store.root}`")
         return runs[0]
 
     def _newest_checkpoint(self) -> Artifact | None:
         """The newest checkpoint of the configured run, if that is unfinished; adds a note."""
-        with suppress(InputError):
+        with suppress(InputError, NetworkError):
             key = self.plan("train")["train"].key
             checkpoint = self.store.unfinished_run("train", key).newest() if key else None
             if key and checkpoint:
@@ -334,63 +335,7 @@ class Project:
         Raises:
             MissingArtifactError: an artifact it was trained from, or its evaluation, is missing.
         """
-        names = STAGES[stage].inputs
-        found = {"train": train}
-        for name in names:
-            if name in ("train", "eval", "plot"):
-                continue
-            try:
-                found[name] = source_of_model(self.store, name, train)
-            except MissingArtifactError as missing:
-                self._compare_with_model(name, train, missing)
-                if name not in STAGES[stage].optional:
-                    raise
-                if self.config.eval.text is None:
-                    command = f"`tinygpt eval{_model_flag(model)} --text my.txt`"
-                    missing.hint = f"{missing.hint}, or evaluate it on a text: {command}"
-                    raise
-                self.reporter.note(f"{missing.message}: no baselines, no generation quality")
-        if "eval" in names:
-            found["eval"] = self._evaluation_of_model(found, model)
-        if "plot" in names and (plot := self._plot_of_model(train)):
-            found["plot"] = plot
-        return {name: found[name] for name in names if name in found}
-
-    def _plot_of_model(self, train: Artifact) -> Artifact | None:
-        """The configured plot of a model, else its newest one."""
-        with suppress(TinygptError):
-            plot = self.plan("plot")["plot"].artifact
-            if plot and plot.manifest.inputs["train"]["digest"] == train.digest:
-                return plot
-        return newest_of_model(self.store, "plot", train)
-
-    def _compare_with_model(self, stage: str, train: Artifact, missing: TinygptError) -> None:
-        """Say that the configuration is not the one that a model was made with, if it is not."""
-        with suppress(TinygptError):
-            here = self.plan(stage)[stage].artifact
-            if here is not None:
-                missing.message += f"; this configuration makes `{stage}/{here.id}`"
-                missing.hint = "give its configuration with `--config`, `--preset` or `--set`"
-                command = train.manifest.provenance.get("command")
-                if isinstance(command, list) and len(command) > 1:
-                    missing.hint += f"; it was trained by `{shlex.join(command)}`"
-
-    def _evaluation_of_model(self, found: Inputs, model: str | None) -> Artifact:
-        stage = STAGES["eval"]
-        inputs = {name: found[name] for name in stage.inputs if name in found}
-        external = self._external_digests_of("eval")
-        key = stage_key(stage, self.config, digests(inputs), external)
-        evaluation = self.store.find("eval", key)
-        if evaluation is None:
-            raise MissingArtifactError(
-                f"there is no result of `eval` for this model in `{self.store.root}`",
-                hint=f"run `tinygpt eval{_model_flag(model)}`",
-            )
-        return evaluation
-
-
-def _model_flag(model: str | None) -> str:
-    return f" --model {shlex.quote(model)}" if model else ""
+        return inputs_of_model(self, stage, train, model)
 
 
 def open_store(store: Store | Path | str | None) -> Store:

@@ -7,19 +7,28 @@
 | statistics.json | TokenizerStatistics | tokenize |
 | meta.json | DatasetMeta | build-dataset |
 | config.json | ModelFile | train, and its checkpoints |
+| import.json | ImportRecord | train, of an imported model |
 | metrics.jsonl, a line each | StepRow or EvalRow | train, and its checkpoints |
 | state.json | RunState | checkpoints of train |
 | eval.json | EvalRecord | eval |
 | samples.jsonl, a line each | SampleRecord | sample |
 """
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from annotated_types import Ge, Len, Lt
+from typing_extensions import TypedDict  # pydantic cannot check that of Python 3.11
+
+Count = Annotated[int, Ge(0), Lt(2**63)]
+"""A number that is not negative and fits into 64 bits."""
+
+PrecisionName = Literal["fp32", "bf16"]
 
 
 class Summary(TypedDict):
     """The result table that a stage ends with."""
 
-    rows: list[list[str]]
+    rows: list[Annotated[list[str], Len(2, 2)]]
     """Label and value of each line."""
     pictures: NotRequired[list[str]]
     """Files of the pictures (plot alone)."""
@@ -30,19 +39,19 @@ class Summary(TypedDict):
 class TrainingNumbers(TypedDict):
     """What a training run did and reached."""
 
-    steps: int
-    tokens: int
+    steps: Count
+    tokens: Count
     """Training tokens seen; a token that was seen twice counts twice."""
     passes: float
     """Over the training text: `tokens` divided by its length."""
-    parameters: int
+    parameters: Count
     train_loss: float
     """Mean of the last 20 steps [nats per token]."""
     val_loss: float
     """Of the last weights [nats per token]."""
     val_perplexity: float
     """Of the last weights."""
-    best_step: int
+    best_step: Count
     """Step of the lowest validation loss."""
     best_val_loss: float
 
@@ -54,13 +63,13 @@ class SourceRecord(TypedDict):
     """
 
     kind: Literal["builtin", "hub", "files"]
-    seed: NotRequired[int]
+    seed: NotRequired[Count]
     """Of the builtin generator."""
     name: NotRequired[str]
     """Of a hub dataset."""
     split: NotRequired[str]
     """Of a hub dataset."""
-    files: NotRequired[int]
+    files: NotRequired[Count]
     """Number of files."""
     label: NotRequired[str]
     """A warning that stands beside every number measured on this source."""
@@ -69,10 +78,10 @@ class SourceRecord(TypedDict):
 class CorpusMeta(TypedDict):
     """What a corpus holds."""
 
-    documents: int
-    bytes: int
+    documents: Count
+    bytes: Count
     """Of their UTF-8 text."""
-    empty: int
+    empty: Count
     """Documents without a visible character, which were dropped."""
     unit: NotRequired[str]
     """"paragraph" or "line", if the documents are such parts of one text."""
@@ -82,22 +91,22 @@ class CorpusMeta(TypedDict):
 class TrainSplitStatistics(TypedDict):
     """The train split, as the tokenizer saw it."""
 
-    documents: int
-    words: int
+    documents: Count
+    words: Count
     """Runs of characters between white space."""
-    bytes: int
-    tokens: int
+    bytes: Count
+    tokens: Count
 
 
 class TokenizerStatistics(TypedDict):
     """How well a tokenizer compresses the train split."""
 
-    vocab_size: int
-    vocab_size_asked: int
+    vocab_size: Count
+    vocab_size_asked: Count
     """`tokenizer.vocab_size`, or the number that auto stands for; a small corpus has fewer."""
-    unused_entries: int
+    unused_entries: Count
     """Entries that no text of the train split uses."""
-    unused_bytes: int
+    unused_bytes: Count
     """Those of them that are a single byte: every tokenizer has all 256."""
     longest_entries: list[str]
     bytes_per_token: float
@@ -108,24 +117,24 @@ class TokenizerStatistics(TypedDict):
 class SplitSize(TypedDict):
     """The size of a split."""
 
-    documents: int
+    documents: Count
     """One that is cut counts in each split that has a part of it."""
-    tokens: int
+    tokens: Count
     """The end-of-text token of each document included."""
-    bytes: int
+    bytes: Count
 
 
 class DatasetMeta(TypedDict):
     """What token shards hold."""
 
-    vocab_size: int
-    end_of_text: int
+    vocab_size: Count
+    end_of_text: Count
     """Id of the end-of-text token."""
     holdout: Literal["hash", "end"]
     """Whether documents were held out by their hash, or the end of the text."""
     holdout_reason: str
     """Why, e.g., "auto: 12 documents, fewer than 20"."""
-    duplicates: int
+    duplicates: Count
     """Documents equal to an earlier one."""
     train: SplitSize
     val: SplitSize
@@ -137,26 +146,54 @@ class DatasetMeta(TypedDict):
     """See SourceRecord."""
 
 
+class TrainTable(TypedDict):
+    """The table [train]: of its keys those that are read again; the others are kept."""
+
+    seed: Count
+    optimizer: str
+    max_steps: Count
+
+
+TrainTable.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
+
+
 class ModelFile(TypedDict):
     """config.json: what a model is and how it was trained."""
 
     model: dict[str, Any]
     """The table [model]."""
-    train: dict[str, Any]
-    """The table [train]."""
-    vocab_size: int
-    precision: str
-    """The precision that was used: fp32 or bf16."""
-    step: int
-    """Optimizer steps that made the weights."""
+    train: NotRequired[TrainTable]
+    """Not of an imported model, whose training is not known."""
+    vocab_size: Count
+    precision: PrecisionName
+    """The precision that was used."""
+    step: Count
+    """Optimizer steps that made the weights; 0 of an imported model."""
+
+
+class ImportRecord(TypedDict):
+    """import.json: what had to be done to the weights of an imported model."""
+
+    numbers: list[str]
+    """Types of the numbers in its files, e.g., "float16"; they are kept as float32."""
+    dropped_rows: Count
+    """Of the embedding, beyond the tokenizer's entries."""
+    zero_biases: Count
+    """Biases that the files lack."""
+    masks: Count
+    """Buffers in the files that are no weights."""
+    gelu_difference: float | None
+    """Largest difference of the probe's logits from those with the exact GELU, with which the model
+    was trained; None if that was the tanh form.
+    """
 
 
 class StepRow(TypedDict):
     """One optimizer step."""
 
     kind: Literal["step"]
-    step: int
-    tokens: int
+    step: Count
+    tokens: Count
     """Training tokens seen so far."""
     loss: float
     """Mean cross-entropy of the global batch before the update [nats per token]."""
@@ -171,8 +208,8 @@ class EvalRow(TypedDict):
     """One evaluation during training."""
 
     kind: Literal["eval"]
-    step: int
-    tokens: int
+    step: Count
+    tokens: Count
     val_loss: float
     """Mean cross-entropy over the validation split [nats per token]."""
     val_perplexity: float
@@ -201,10 +238,10 @@ class CodeRecord(TypedDict):
 class RunState(TypedDict):
     """What a run remembers besides weights, optimizer state and metrics."""
 
-    step: int
+    step: Count
     chain: str
     """The rolling SHA-256; two runs agree up to the first step where it differs."""
-    best_step: int
+    best_step: Count
     """Step of the lowest validation loss; 0 for none."""
     best_loss: float
     exact: bool
@@ -237,13 +274,13 @@ class EstimateRecord(TypedDict):
 class LongestCopy(TypedDict):
     """The longest run of tokens that a generated text shares with the training text."""
 
-    tokens: int
+    tokens: Count
     text: str
-    sample: int
+    sample: Count
     """Number of the generated text that has it."""
     generated: str
     """That generated text."""
-    origin: int
+    origin: Count
     """Number of the first training document that has it; 0 is the first in train.bin."""
     training: str
     """That document, from `max_tokens` before the copy begins to `max_tokens` after."""
@@ -252,11 +289,11 @@ class LongestCopy(TypedDict):
 class GenerationQuality(TypedDict):
     """Texts generated without a prompt, compared with as many held-out documents."""
 
-    count: int
+    count: Count
     temperature: float
-    max_tokens: int
+    max_tokens: Count
     """To which both were cut."""
-    seed: int
+    seed: Count
     generated: dict[str, EstimateRecord]
     """Each measure of analysis.generation_metrics, of the generated texts."""
     validation: dict[str, EstimateRecord]
@@ -271,7 +308,7 @@ class WeightsScore(ScoreRecord):
 
     weights: Literal["best", "last"]
     """Those with the lowest validation loss during training, or those of the last step."""
-    step: int
+    step: Count
 
 
 class EvalRecord(TypedDict):
@@ -280,23 +317,23 @@ class EvalRecord(TypedDict):
     judged: Literal["validation split", "test split", "text"]
     weights: Literal["best", "last"]
     """Those that were evaluated, see WeightsScore."""
-    step: int
+    step: Count
     """Of these weights."""
     other_weights: WeightsScore | None
     """The run's other weights on the same text; None where both are the same."""
     text: NotRequired[str]
     """What was read with `eval.text`, e.g., "1 file: blank lines separate documents"."""
-    left_out: NotRequired[int]
+    left_out: NotRequired[Count]
     """Bytes of that text in no document: separators, blank lines between documents."""
     label: str | None
     loss: float
     perplexity: float
     bits_per_byte: float | None
-    tokens: int
+    tokens: Count
     """Predicted."""
-    bytes: int
+    bytes: Count
     """Of their text."""
-    documents: int
+    documents: Count
     """With at least one predicted token."""
     standard_error: float | None
     """Of the loss, if the documents are a sample of all such documents; None for fewer than two."""
@@ -308,25 +345,25 @@ class EvalRecord(TypedDict):
 class SampleRecord(TypedDict):
     """A generated text."""
 
-    sample: int
+    sample: Count
     """Its number."""
     prompt: str | None
     """None where the model began by itself."""
     text: str
     """Prompt and continuation; with `sample.ignore_eos`, an end-of-text token is a blank line."""
-    token_ids: list[int]
+    token_ids: list[Count]
     """Of the continuation, the end-of-text token or stop text included."""
     logprobs: list[float]
     """Of these tokens, by the model itself at temperature 1 [nats]."""
     stop_reason: Literal["end_of_text", "stop", "length", "context"]
-    seed: int
+    seed: Count
     model: str
     """Digest of the train artifact."""
     tokenizer: str
     """Digest of the tokenize artifact."""
     weights: Literal["best", "last"]
     """Of the model, see WeightsScore."""
-    step: int
+    step: Count
     """Of these weights."""
     decoder: str
     """What computed it, e.g., "numpy"."""

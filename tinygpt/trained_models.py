@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tinygpt.errors import CorruptArtifactError, MissingArtifactError, UsageError
 from tinygpt.progress import duration
-from tinygpt.records import MetricsRow
 from tinygpt.store import Artifact, Store
 from tinygpt.store.artifact import CHECKPOINT, MANIFEST, MODEL_FILES, MODEL_STAGE
+from tinygpt.store.metrics import evaluations, read_metrics
 
 
 def find_model(store: Store, model: str) -> Artifact:
@@ -56,14 +56,16 @@ def _model_in_folder(folder: Path) -> Artifact:
 
 def validation_perplexities(train: Artifact) -> list[float]:
     """Validation perplexity at each evaluation during training, in the order of the steps."""
-    rows: list[MetricsRow] = train.read_rows("metrics.jsonl")
-    return [row["val_perplexity"] for row in rows if row["kind"] == "eval"]
+    return [row["val_perplexity"] for row in evaluations(read_metrics(train))]
 
 
 def describe_run(train: Artifact) -> str:
-    """A trained model in words by which its owner knows it: id, preset, age, perplexity."""
+    """A model in words by which its owner knows it: id, preset or origin, age, perplexity."""
     age = datetime.now(UTC) - datetime.fromisoformat(train.created)
     facts = [f"{duration(age.total_seconds())} old"]
+    if train.is_imported:
+        origin = train.manifest.provenance.get("imported")
+        return f"{train.id} (from {origin}, {facts[0]})"
     with suppress(CorruptArtifactError):
         perplexity = validation_perplexities(train)[-1]
         shown = f"{perplexity:,.0f}" if perplexity > 999 else f"{perplexity:.3g}"

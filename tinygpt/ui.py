@@ -20,6 +20,8 @@ from tinygpt.progress import Reporter, duration
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
+    from tinygpt.records import MetricsRow
+
 # What can move a cursor or reorder a line: C0 (but newline and tab), DEL, C1, direction and format
 # controls, lone surrogates
 _UNSAFE = re.compile(
@@ -133,6 +135,9 @@ class Screen(Reporter):
         quiet: show only the output.
         stream: pass generated text on to stdout as it is made.
         rephrase: applied to every note, e.g., to spell commands as the user typed them.
+
+    Attributes:
+        on_metrics: what receives the steps and evaluations of a run; None for nothing.
     """
 
     def __init__(
@@ -154,6 +159,7 @@ class Screen(Reporter):
         self._figures: dict[str, float] = {}
         self._shown = 0.0
         self._line_open = False
+        self.on_metrics: Callable[[MetricsRow], None] | None = None
 
     def task(self, title: str, total: int | None = None, *, unit: str = "", done: int = 0) -> None:
         self.close()
@@ -225,6 +231,10 @@ class Screen(Reporter):
             self.close()
             self._line_open = not text.endswith("\n")
             say_output(text, end="")
+
+    def metrics(self, row: "MetricsRow") -> None:
+        if self.on_metrics is not None:
+            self.on_metrics(row)
 
     def _print(self, text: str) -> None:
         """Print a line on stderr, above the bar."""

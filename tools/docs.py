@@ -2,7 +2,8 @@
 
 Between `<!-- config:start -->` and `<!-- config:end -->` stands the configuration, between
 `<!-- help:start COMMAND -->` and `<!-- help:end -->` the help of a command (of tinygpt itself, if
-none is named).
+none is named), between `<!-- figures:start GUARANTEE -->` and `<!-- figures:end -->` what
+docs/proof.json holds of a guarantee (where it was recorded, if none is named).
 """
 
 import re
@@ -15,7 +16,7 @@ HELP_COLUMNS = 100  # of the terminal on which the help of a command is printed
 MAX_COLUMNS = 120  # of a document
 
 _BLOCK = re.compile(
-    r"(?P<start><!-- (?P<kind>config|help):start ?(?P<command>[a-z -]*?) ?-->\n)"
+    r"(?P<start><!-- (?P<kind>config|help|figures):start ?(?P<command>[\w -]*?) ?-->\n)"
     r".*?"
     r"(?P<end><!-- (?P=kind):end -->)",
     re.DOTALL,
@@ -34,12 +35,33 @@ def documents() -> list[Path]:
 def generated(text: str) -> str:
     """The document with every generated block as the program has it now."""
 
-    def block(match: re.Match[str]) -> str:
-        is_config = match["kind"] == "config"
-        content = config_reference() if is_config else help_block(match["command"])
-        return match["start"] + content + match["end"]
+    def block(found: re.Match[str]) -> str:
+        match found["kind"]:
+            case "config":
+                content = config_reference()
+            case "help":
+                content = help_block(found["command"])
+            case _:
+                content = figures_block(found["command"], text[: found.start()])
+        return found["start"] + content + found["end"]
 
     return _BLOCK.sub(block, text)
+
+
+def figures_block(guarantee: str, before: str) -> str:
+    """What docs/proof.json holds of a guarantee, as items of a list.
+
+    Args:
+        before: the document up to the block; its last section names the proofs.
+    """
+    from tools import proofs
+
+    sections = proofs.read()
+    if not guarantee:
+        return _wrap(proofs.setting(sections)) + "\n"
+    files = re.findall(r"`(tests/[\w/]+\.py)`", before.rpartition("\n### ")[2])
+    items = proofs.lines(guarantee, sections, files)
+    return "".join(_wrap(f"- {item}", indent="  ") + "\n" for item in items)
 
 
 def config_reference() -> str:

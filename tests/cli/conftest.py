@@ -1,6 +1,7 @@
 """Command lines, run inside the test's own process or in one of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,6 +58,11 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         line, cwd=folder, capture_output=True, text=True, check=False, env=environment()
     )
+
+
+def hear_sighup() -> None:
+    """Called in a new process: also under nohup, SIGHUP is not ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:

@@ -137,7 +137,7 @@ def test_what_a_hint_says_to_type_leads_on(tinygpt, prepare, name, command):
 
 def test_a_walk_over_hints_finds_a_loop(prepare, monkeypatch, tinygpt):
     """The control: a hint that does not help is noticed."""
-    monkeypatch.setattr("tinygpt.project.Project._compare_with_model", lambda *_: None)
+    monkeypatch.setattr("tinygpt.model_inputs._compare_with_model", lambda *_: None)
     with pytest.raises(AssertionError):
         test_what_a_hint_says_to_type_leads_on(
             tinygpt, prepare, "model of another configuration", "eval --model {id}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CONFIG, environment
+from tests.cli.conftest import CONFIG, environment, hear_sighup
 from tinygpt.cli.signals import HANDLED, Signals
 from tinygpt.store import Store, files
 from tinygpt.store.upkeep import verify
@@ -19,7 +19,14 @@ def python(code: str, folder: Path, **settings: object) -> subprocess.CompletedP
     """A Python program in a folder of modules."""
     line = [sys.executable, "-c", textwrap.dedent(code)]
     return subprocess.run(
-        line, cwd=folder, env=environment(), capture_output=True, text=True, check=False, **settings
+        line,
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=hear_sighup,
+        **settings,
     )
 
 
@@ -184,6 +191,7 @@ def test_a_dropped_connection_saves_a_checkpoint(tmp_path):
         stdin=side,
         stdout=side,
         stderr=side,
+        preexec_fn=hear_sighup,
     )
     os.close(side)
     shown = b""

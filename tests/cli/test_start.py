@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from tinygpt.cli import failures, main, options
 from tinygpt.cli.signals import Signals
@@ -161,7 +162,16 @@ def outcome_of(
             "error: cannot use `x`: permission denied",
         ),
         (KeyboardInterrupt(), 130, "stopped by SIGINT"),
-        (MemoryError(), 1, "error: out of memory"),
+        (MemoryError(), 1, "error: the memory is full\n\nhint: end other programs; or"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            1,
+            "`train.batch_size` with more `train.grad_accum_steps`; or use a smaller model",
+        ),
+        (BaseException('Os { code: 12, message: "Cannot allocate memory" }'), 1, "memory is full"),
+        (RuntimeError("std::bad_alloc"), 1, "error: the memory is full"),
         (
             ZeroDivisionError("division\nby zero"),
             1,
@@ -175,6 +185,14 @@ def test_every_failure_has_its_code_and_no_traceback(raised, code, said, capsys)
     assert got == code
     assert said in err
     assert "Traceback" not in err
+
+
+def test_what_torch_says_of_too_large_a_tensor_is_that_the_memory_is_full(capsys):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    code, err = outcome_of(caught.value, capsys)
+    assert code == 1
+    assert err.startswith("error: the memory is full\n")
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -148,4 +148,19 @@ def test_an_error_of_the_system_names_the_file_and_what_to_do(named):
 
 def test_no_memory_for_a_mapping_is_out_of_memory():
     said = failures.as_user_error(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
-    assert (said.exit_code, said.message) == (1, "out of memory")
+    assert (said.exit_code, said.message) == (1, "the memory is full")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("line", ["artifacts ls", "--help", "train", "nonsense", "config show"])
+@pytest.mark.parametrize("streams", [">out", "2>err", ">out 2>err"])
+def test_where_no_file_may_grow_the_exit_code_is_that_of_the_command_or_8(
+    project, tmp_path, line, streams
+):
+    """A limit of 0 bytes (RLIMIT_FSIZE), of which Python is informed by an error, not a signal."""
+    usual = shell(project[0], f"tinygpt {line}").returncode
+    places = streams.replace(">", f">{tmp_path}/")
+    done = shell(project[0], f"trap '' XFSZ; ulimit -f 0; tinygpt {line} {places}")
+    assert done.returncode in (usual, 8)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert all(path.stat().st_size == 0 for path in tmp_path.iterdir())

@@ -11,7 +11,7 @@ from tests.helpers import STORIES
 from tinygpt.config import ModelConfig, TokenizerConfig
 from tinygpt.html_page import PageModel, packing
 from tinygpt.lm.fast.numpy_decoder import NumpyDecoder
-from tinygpt.lm.tokenizer import ALPHABET, Tokenizer
+from tinygpt.lm.tokenizer import ALPHABET, END_OF_TEXT, Tokenizer
 from tinygpt.lm.weights import Array, parameter_shapes
 
 SMALL: dict[str, Any] = {
@@ -39,7 +39,7 @@ def tokenizer_of(vocab_size: int) -> Tokenizer:
     else:
         pairs = itertools.islice(itertools.product(ALPHABET, repeat=2), vocab_size - 257)
         merges = list(pairs)
-        tokenizer = Tokenizer(["".join(pair) for pair in merges], merges)
+        tokenizer = Tokenizer([END_OF_TEXT, *ALPHABET, *map("".join, merges)], merges)
     assert tokenizer.vocab_size == vocab_size
     return tokenizer
 

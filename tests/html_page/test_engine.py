@@ -1,5 +1,6 @@
 """The model in the page computes what tinygpt computes."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tinygpt.analysis.ablation import ablate_heads
 from tinygpt.config import SampleConfig
 from tinygpt.html_page import PageModel
 from tinygpt.lm.sampling import generate, min_p, softmax, top_k, top_p, uniform
+from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.lm.weights import model_of
 
 pytestmark = pytest.mark.full
@@ -137,6 +139,29 @@ def test_ids_of_1000_random_texts_are_those_of_our_tokenizer(
     assert found == [list(ids) for ids in tokenizer_of(vocab_size).encode_batch(texts)]
     decoded = call(browser, "return a.map((ids) => tokenizer.decode(ids))", found)
     assert decoded == texts
+
+
+def test_an_imported_tokenizer_keeps_its_ids_and_its_end_of_text_token(
+    browser: Any, tmp_path: Path
+):
+    ours = json.loads(tokenizer_of(320).to_bytes())["model"]
+    end_of_text, *others = ours["vocab"]
+    merges = [(left, right) for left, right in ours["merges"]]
+    tokenizer = Tokenizer([*others, end_of_text], merges)
+    end = tokenizer.end_of_text
+    assert end == 319
+    model = page_model(vocab_size=320, tokenizer=tokenizer.to_bytes(), step=0)
+    open_page(browser, model, tmp_path)
+    texts = [*ODD_TEXTS, *random_texts(200)]
+    found = call(browser, "return a.map((text) => tokenizer.encode(text))", texts)
+    assert found == [list(ids) for ids in tokenizer.encode_batch(texts)]
+    assert call(browser, "return idsOf('a')") == [end, *tokenizer.encode("a")]
+    assert call(browser, "return [labelOf(a), tokenizer.decode([a])]", end) == ["<|endoftext|>", ""]
+    tabs = call(browser, "return [...document.querySelectorAll('[role=tab]')].map((t) => t.id)")
+    assert "tab-training" not in tabs
+    assert "tab-inside" in tabs
+    about = call(browser, "return $('about').textContent")
+    assert "imported, and its training is not known" in about
 
 
 def test_half_of_a_surrogate_pair_is_read_as_the_replacement_character(page: Any):

@@ -1,6 +1,7 @@
 """What the report of a small run shows, with a text of the test's choice in every field."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,6 +57,17 @@ def run_analysis(
         snapshots=snapshots,
         ablation=HeadAblation(2.0, increase, unknown, 64) if ablation else None,
     )
+
+
+def imported() -> tuple[RunAnalysis, ReportFacts]:
+    """An imported model, drawn on a text that was given: nothing is known of its training."""
+    analysis = run_analysis(snapshots=[replace(SNAPSHOTS[-1], step=0)], ablation=False)
+    final, _ = analysis.weights
+    known = facts()
+    del known["model_config"]["train"]
+    known["model_config"]["step"] = 0
+    known |= {"dataset": None, "evaluation": None}
+    return replace(analysis, curves=None, baselines={}, weights=(final, None)), known
 
 
 def facts(text: str = "plain") -> ReportFacts:

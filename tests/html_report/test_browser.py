@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.browser import FIND, count, fits_the_window, hover, press, requested, show, text, texts
-from tests.html_report.examples import MEASURES, SNAPSHOTS, H, T, facts, run_analysis
+from tests.html_report.examples import MEASURES, SNAPSHOTS, H, T, facts, imported, run_analysis
 from tinygpt.html_report import render
 
 pytestmark = pytest.mark.full
@@ -206,3 +206,18 @@ def test_run_with_one_snapshot_and_without_samples_or_ablation_is_shown(
     assert count(browser, "#samples, #quality") == 0
     assert browser.execute_script("return document.querySelector('#step').disabled")
     assert "loss increase" not in text(browser, "#head-table")
+
+
+def test_page_of_an_imported_model_leaves_its_training_out(browser: Any, tmp_path: Path):
+    show(browser, render(*imported()), tmp_path)
+    assert not browser.get_log("browser")
+    assert text(browser, "#about").endswith("imported; its training is not known.")
+    assert texts(browser, "h2") == ["Inside the model", "Configuration and lineage", "Terms"]
+    assert count(browser, "#step") == 0
+    choose_head(browser, 1, 0)
+    assert text(browser, "#head-name") == "Layer 1, head 0"
+    assert "initialization" not in text(browser, "#values")
+    # The control: a run has all of it
+    show(browser, render(run_analysis(), facts()), tmp_path)
+    assert {"How well it predicts", "Training curves"} <= set(texts(browser, "h2"))
+    assert "initialization" in text(browser, "#values")

@@ -6,7 +6,8 @@ import json
 import re
 from html.parser import HTMLParser
 
-from tests.html_report.examples import SNAPSHOTS, facts, run_analysis
+from tests.html_report.examples import SNAPSHOTS, facts, imported, run_analysis
+from tests.proofs.figures import RecordFigure
 from tinygpt.html_report import render
 
 DATA_ELEMENT = ("script", [("type", "application/json"), ("id", "data")])
@@ -66,7 +67,7 @@ class Skeleton(HTMLParser):
             self.data += data
 
 
-def test_500_payloads_in_every_field_stay_text():
+def test_500_payloads_in_every_field_stay_text(figure: RecordFigure):
     assert len(PAYLOADS) >= 500
     expected = Skeleton(render(run_analysis(), facts())).elements
     for payload in PAYLOADS:
@@ -82,14 +83,16 @@ def test_500_payloads_in_every_field_stay_text():
         quality = data["evaluation"]["generation_metrics"]
         assert quality["longest"]["text"] == payload
         assert quality["unseen"] == [payload]
+    figure("G22", "texts, each in eight places of a report", len(PAYLOADS))
 
 
-def test_payloads_would_be_elements_without_the_escapes():
+def test_payloads_would_be_elements_without_the_escapes(figure: RecordFigure):
     image = ("img", [("src", "x")])
     page = render(run_analysis("</script><img src=x>"), facts())
     unescaped = page.replace(b"\\u003c", b"<").replace(b"\\u003e", b">")
     assert image in Skeleton(unescaped).elements
     assert image not in Skeleton(page).elements
+    figure("G22", "text without the escapes", 1, 1, control=True)
 
 
 def test_page_may_load_nothing_and_run_only_its_own_script():
@@ -118,3 +121,9 @@ def test_page_names_no_address_but_that_of_the_svg_namespace():
 
 def test_equal_analyses_give_equal_bytes():
     assert render(run_analysis(), facts()) == render(run_analysis(), facts())
+
+
+def test_page_of_an_imported_model_has_no_training():
+    data = json.loads(Skeleton(render(*imported())).data)
+    assert (data["curves"], data["evaluation"], data["dataset"]) == (None, None, None)
+    assert [snapshot["step"] for snapshot in data["snapshots"]] == [0]

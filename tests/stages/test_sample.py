@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.helpers import Inputs, Notes, publish
-from tinygpt.config import Config, ModelConfig, SampleConfig, TokenizerConfig
+from tinygpt.config import Config, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
 from tinygpt.errors import InputError, UsageError
 from tinygpt.hashing import Key, hash_json
 from tinygpt.lm.init import init_weights
@@ -26,6 +26,12 @@ STORIES = [
     "Tim had a red ball. He was happy. Très 🙂!",
 ] * 30
 SHAPE = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=32, context_length=32)
+STEP = {"kind": "step", "tokens": 96, "loss": 5.0, "learning_rate": 0.1, "grad_norm": 1.0}
+ROWS = (
+    *(STEP | {"step": step, "chain": "0123456789abcdef"} for step in (1, 2, 3)),
+    {"kind": "eval", "step": 3, "tokens": 96, "val_loss": 5.0, "val_perplexity": 148.4}
+    | {"best": True, "sample": ""},
+)
 LONG_PROMPT = "Once upon a time " * 20  # longer than the context
 
 
@@ -35,13 +41,18 @@ def model_files(tokenizer: Tokenizer, *, vocab_size: int | None = None) -> dict[
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() == 2 else 1)
-    config = {"model": SHAPE.model_dump(), "vocab_size": model.vocab_size, "step": 3}
+    config = {
+        "model": SHAPE.model_dump(),
+        "train": TrainConfig().model_dump(),
+        "vocab_size": model.vocab_size,
+        "precision": "fp32",
+        "step": 3,
+    }
     data = dump(model_tensors(model))
-    evaluation = {"kind": "eval", "step": 3, "val_loss": 5.0, "best": True}
     return {
         "model.safetensors": data,
         "best/model.safetensors": data,
-        "metrics.jsonl": json.dumps(evaluation).encode(),
+        "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
         "config.json": json.dumps(config).encode(),
         "tokenizer.json": tokenizer.to_bytes(),
     }

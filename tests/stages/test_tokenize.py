@@ -1,12 +1,14 @@
 """Stage `tokenize`: it learns from the train split only, and its statistics are right."""
 
+import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from tests.helpers import STORIES, Notes, publish_corpus, run_stage, with_settings
+from tests.helpers import STORIES, Notes, publish, publish_corpus, run_stage, with_settings
 from tinygpt.config import Config
 from tinygpt.corpus import builtin
 from tinygpt.errors import InputError
@@ -147,14 +149,35 @@ def test_a_tokenizer_that_is_reused_is_not_learned(tmp_path: Path, tiny_config: 
     store = Store(tmp_path)
     other = learn(tmp_path / "other", tiny_config, ["other words " * 40])
     config = with_settings(tiny_config, tokenizer={"vocab_size": "auto", "from_": other.id})
-    out = store.begin("tokenize", Key("0" * 64))
     inputs = {"corpus": publish_corpus(store), "from": other}
+    out = store.begin("tokenize", Key("0" * 64))
     tokenize.run(config, inputs, out, Notes())
     artifact = store.publish(out)
     assert artifact.read("tokenizer.json") == other.read("tokenizer.json")
     rows = dict(artifact.read_json("summary.json")["rows"])
     size = Tokenizer.from_bytes(other.read("tokenizer.json")).vocab_size
     assert rows["entries"] == f"{size} (of `tokenizer.from`, not learned here)"
+
+
+def test_the_bytes_of_an_imported_tokenizer_are_counted_wherever_their_ids_are(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    """In GPT-2's order, bytes come first and the end-of-text token last."""
+    end_first = learn(tmp_path / "other", tiny_config, ["other words " * 40])
+    model = json.loads(end_first.read("tokenizer.json"))["model"]
+    first, *others = model["vocab"]
+    end_last = Tokenizer([*others, first], [(left, right) for left, right in model["merges"]])
+    found = []
+    for name, data in (("a", end_first.read("tokenizer.json")), ("b", end_last.to_bytes())):
+        store = Store(tmp_path / name)
+        made_from = publish(store, "tokenize", {"tokenizer.json": data})
+        config = with_settings(tiny_config, tokenizer={"from_": made_from.id})
+        inputs = {"corpus": publish_corpus(store), "from": made_from}
+        out = store.begin("tokenize", Key("0" * 64))
+        tokenize.run(config, inputs, out, Notes())
+        found.append(store.publish(out).read_json("statistics.json"))
+    assert found[0] == found[1]
+    assert found[0]["unused_bytes"] > 200
 
 
 def test_a_text_too_small_to_hold_out_a_part_is_an_input_error(
@@ -169,3 +192,39 @@ def test_a_document_that_is_not_unicode_is_an_input_error(
 ) -> None:
     with pytest.raises(InputError, match=r"lone surrogate U\+DC80"):
         learn(tmp_path, tiny_config, [*STORIES, "bad \udc80"])
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("ab" * 4000, True),
+        ("7" * 8000, True),
+        ("-+" * 4000, True),
+        ("很久以前，有一只猫。" * 800, False),  # no spaces, but words of a few characters
+        ("a word " * 4000, False),
+        ("ab" * 2000, False),
+    ],
+)
+def test_a_word_that_takes_long_is_noted(text: str, noted: bool):
+    reporter = Notes()
+    documents = ["Once upon a time.", text, text]
+    assert list(tokenize.note_long_words(documents, reporter)) == documents
+    assert len(reporter.notes) == noted
+    if noted:
+        assert reporter.notes[0].startswith("document 2 has a word of 8,000 characters")
+
+
+def test_a_long_document_is_reported_piece_by_piece(tmp_path: Path, tiny_config: Config):
+    class Figures(Notes):
+        tokens: ClassVar[list[float]] = []
+
+        def advance(self, amount: int = 1, **figures: float) -> None:
+            super().advance(amount)
+            self.tokens += figures.values()
+
+    stories = [*STORIES, "Tom saw a cat. " * 200_000]  # 3 MB
+    corpus = publish_corpus(Store(tmp_path), stories)
+    reporter = Figures()
+    run_stage(Store(tmp_path), "tokenize", tiny_config, {"corpus": corpus}, tokenize.run, reporter)
+    assert len(reporter.tokens) == 4
+    assert sorted(reporter.tokens) == reporter.tokens

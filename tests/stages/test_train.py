@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -18,9 +19,9 @@ from tinygpt.lm import training as lm_training
 from tinygpt.lm import weights
 from tinygpt.lm.fast.precision import Precision
 from tinygpt.progress import Limits
-from tinygpt.runs import training_run
+from tinygpt.runs import environment, training_run
 from tinygpt.runs.pace import Seconds, measure_seconds
-from tinygpt.runs.training_run import is_evaluation_step, snapshot_steps
+from tinygpt.runs.schedule import is_evaluation_step, snapshot_steps
 from tinygpt.stages import train as stage
 from tinygpt.store import Artifact
 from tinygpt.ui import Screen
@@ -207,6 +208,9 @@ CONDITIONS = (
     "device",
     "threads",
     "cpu_capability",
+    "cpu",
+    "mkl",
+    "mkl_settings",
     "precision",
     "world_size",
     "compiled",
@@ -238,6 +242,10 @@ def test_the_recorded_conditions_are_those_of_this_process(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "0.1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "none")
+    monkeypatch.setattr(torch.__config__, "show", lambda: "Math Kernel Library Version 7.1 Build")
+    monkeypatch.setattr(environment, "cpu_model", lambda: "One (6/85)")
+    for name, value in (("MKL_CBWR", "AVX2"), ("ONEDNN_MAX_CPU_ISA", "SSE41"), ("MKLX", "1")):
+        monkeypatch.setenv(name, value)
     device, precision = torch.device("mps"), Precision("bf16", "")
     found = training_run.environment(device, precision, 3, compiled=True)
     assert found == {
@@ -245,11 +253,18 @@ def test_the_recorded_conditions_are_those_of_this_process(monkeypatch):
         "device": "mps",
         "threads": "7",
         "cpu_capability": "none",
+        "cpu": "One (6/85)",
+        "mkl": "7.1",
+        "mkl_settings": "MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=SSE41",
         "precision": "bf16",
         "world_size": "3",
         "compiled": "true",
     }
     assert set(found) == set(CONDITIONS)
+
+
+def test_the_cpu_is_named_with_its_family_and_model():
+    assert re.fullmatch(r".+ \(\d+/\d+\)|\w+", environment.cpu_model())
 
 
 def test_evaluations_snapshots_and_samples_do_not_change_training(tmp_path: Path, config: Config):

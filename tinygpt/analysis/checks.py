@@ -4,7 +4,6 @@ The tests call them, and `tinygpt doctor` calls them on the user's machine and o
 lm/model.py, which may have been changed.
 """
 
-import copy
 import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -148,11 +147,11 @@ def resume_changes_nothing(optimizer: Literal["adamw", "muon"] = "adamw") -> Che
     for record in train(straight, batches, recipe):
         if record.step == 5:
             saved = weights.dump(weights.model_tensors(straight.model))
-            moments = copy.deepcopy(optimizer_tensors(straight.optimizers))
+            moments = weights.dump(optimizer_tensors(straight.optimizers))
 
     resumed = TrainState.start(_model(SMALL), recipe, "fp32")
     weights.load_into(weights.model_tensors(resumed.model), weights.read_arrays(saved))
-    load_optimizer_tensors(resumed.optimizers, moments)
+    load_optimizer_tensors(resumed.optimizers, weights.read_arrays(moments))
     resumed.step = 5
     while resumed.step < recipe.max_steps:
         train_step(resumed, batches, recipe)

@@ -33,17 +33,18 @@ class RunAnalysis:
 
     Args:
         labels: the tokens of the text, as token_labels gives them.
-        curves: the training curves.
+        curves: the training curves; None for an imported model, whose training is not known.
         baselines: loss of other models on the validation tokens [nats per token], by name.
-        weights: the final and the initial weights.
-        snapshots: the initialization, each weight snapshot, and the final weights.
+        weights: the final and the initial weights; no initial ones of an imported model.
+        snapshots: the initialization, each weight snapshot, and the final weights; of an imported
+            model these alone.
         ablation: of the heads of the final model; None if it was not measured.
     """
 
     labels: Sequence[str]
-    curves: Curves
+    curves: Curves | None
     baselines: Mapping[str, float]
-    weights: tuple[Mapping[WeightGroup, Array], Mapping[WeightGroup, Array]]
+    weights: tuple[Mapping[WeightGroup, Array], Mapping[WeightGroup, Array] | None]
     snapshots: Sequence[ModelAnalysis]
     ablation: HeadAblation | None
 
@@ -51,3 +52,8 @@ class RunAnalysis:
     def final(self) -> ModelAnalysis:
         """The final weights."""
         return self.snapshots[-1]
+
+    @property
+    def initial(self) -> ModelAnalysis | None:
+        """The initialization; None for an imported model."""
+        return None if self.curves is None else self.snapshots[0]

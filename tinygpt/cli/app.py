@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from tinygpt import __version__, ui
-from tinygpt.cli import artifacts, compare, config, doctor, replay, run, stages
+from tinygpt.cli import (
+    artifacts,
+    compare,
+    config,
+    doctor,
+    exports,
+    imports,
+    packs,
+    replay,
+    run,
+    stages,
+)
 from tinygpt.cli.commands import Command, Commands
 
 app = typer.Typer(
@@ -42,6 +53,8 @@ COMMANDS = {
     "sample": stages.sample,
     "plot": stages.plot,
     "page": stages.page,
+    "export": exports.export,
+    "import": imports.import_,
     "compare": compare.compare,
     "replay": replay.replay,
     "doctor": doctor.doctor,
@@ -49,4 +62,6 @@ COMMANDS = {
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)
 app.add_typer(config.app, name="config")
+for command in (packs.pack, packs.unpack):
+    artifacts.app.command(cls=Command)(command)
 app.add_typer(artifacts.app, name="artifacts")

@@ -124,11 +124,15 @@ def lineage(call: Call, *, artifact: Id) -> None:
 
 
 def _ancestors(store: "Store", artifact: "Artifact") -> dict[str, Any]:
+    from tinygpt.store.artifact import IMPORT_STAGE
+
     inputs: dict[str, Any] = {}
     for name, record in artifact.manifest.inputs.items():
         source = store.find(record["stage"], record["key"])
         if source is not None and source.digest == record["digest"]:
             inputs[name] = _ancestors(store, source)
+        elif record["stage"] == IMPORT_STAGE:
+            inputs[name] = {**record, "inputs": {}}  # a folder outside of the store
         else:
             inputs[name] = {**record, "gone": True, "inputs": {}}
     return {**artifact_record(artifact), "inputs": inputs}
@@ -160,6 +164,8 @@ def verify(call: Call, *, repair: Repair = False) -> None:
         {"kind": fault.kind, "path": str(fault.path), "text": fault.text, "done": done}
         for fault, done in found
     ]
+    # What ended processes left harms nothing, and the next stage that runs removes it
+    left = [fault for fault in left if fault.kind != "leftover"]
     call.answer({"artifacts": whole, "faults": records, "left": len(left), "repaired": repair})
     for fault, done in found:
         ui.say_note(f"{fault.text}; {done}" if done else fault.text)

@@ -12,7 +12,6 @@ from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import UsageError
 
 if TYPE_CHECKING:
-    from tinygpt.records import EvalRecord, MetricsRow
     from tinygpt.store import Artifact, Store
 
 Runs = Annotated[
@@ -37,21 +36,24 @@ def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
             hint="name two; `tinygpt artifacts ls train` lists them",
         )
     folder = store.latest if out is None else out
-    picture = _draw(found, folder.absolute() / "compare.png")
+    trained = {id_: run for id_, run in found.items() if not run.is_imported}
+    picture = _draw(trained, folder.absolute() / "compare.png") if trained else None
     facts = {id_: dict(_settings(store, run)) | _results(store, run) for id_, run in found.items()}
     names = _differing_names(facts)
     differing = {id_: {name: of_run.get(name) for name in names} for id_, of_run in facts.items()}
-    if not call.answer({"runs": differing, "picture": str(picture)}):
-        ui.say_output(f"{_table(differing)}\n{picture}")
+    answer = {"runs": differing, "picture": str(picture) if picture else None}
+    if not call.answer(answer):
+        ui.say_output(f"{_table(differing)}\n{picture or ''}".rstrip())
 
 
 def _draw(runs: Mapping[str, "Artifact"], path: Path) -> Path:
-    """Write the picture of all training curves."""
+    """Write the picture of all training curves; imported models have none."""
     from tinygpt.analysis.curves import Curves
     from tinygpt.figures.curves import compared
     from tinygpt.figures.style import style, to_bytes
+    from tinygpt.store.metrics import read_metrics
 
-    curves = {id_: Curves.from_rows(run.read_rows("metrics.jsonl")) for id_, run in runs.items()}
+    curves = {id_: Curves.from_rows(read_metrics(run)) for id_, run in runs.items()}
     with style():
         picture = to_bytes(compared(curves), "png")
     with failures.writing(path, "choose another folder with `--out DIR`"):
@@ -74,10 +76,13 @@ def _settings(store: "Store", artifact: "Artifact") -> Iterator[tuple[str, objec
 
 def _results(store: "Store", run: "Artifact") -> dict[str, object]:
     """Final and best scores of a run, its tokens and its time; None where unknown."""
-    rows: list[MetricsRow] = run.read_rows("metrics.jsonl")
-    evaluations = [row for row in rows if row["kind"] == "eval"]
-    final = evaluations[-1]
-    best = min(evaluations, key=lambda row: row["val_loss"])
+    if run.is_imported:
+        return {"bits_per_byte": _bits_per_byte(store, run)}
+    from tinygpt.store.metrics import evaluations, read_metrics
+
+    rows = evaluations(read_metrics(run))
+    final = rows[-1]
+    best = min(rows, key=lambda row: row["val_loss"])
     return {
         "final_loss": final["val_loss"],
         "final_perplexity": final["val_perplexity"],
@@ -92,9 +97,11 @@ def _results(store: "Store", run: "Artifact") -> dict[str, object]:
 
 def _bits_per_byte(store: "Store", run: "Artifact") -> float | None:
     """Of the newest evaluation of a run on its validation split."""
+    from tinygpt.records import EvalRecord
+
     for artifact in store.list("eval"):
         if artifact.manifest.inputs["train"]["digest"] == run.digest:
-            evaluation: EvalRecord = artifact.read_json("eval.json")
+            evaluation = artifact.read_json("eval.json", EvalRecord)
             if evaluation["judged"] == "validation split":
                 return evaluation["bits_per_byte"]
     return None

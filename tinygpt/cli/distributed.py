@@ -63,7 +63,7 @@ def follow(store: "Store") -> None:
                 signal.signal(number, signal.SIG_IGN)  # rank 0 gets it, too, and stops all
             config = Config.model_validate_json(job["config"])
             inputs = {name: store.resolve(made) for name, made in job["inputs"].items()}
-            checkpoint = store.unfinished_run("train", job["key"]).newest()
-            train.follow(config, inputs, checkpoint, processes)
+            unfinished = store.unfinished_run("train", job["key"])
+            train.follow(config, inputs, unfinished, processes)
     except LostProcessError as error:
         raise typer.Exit(LostProcessError.exit_code) from error  # rank 0 says it

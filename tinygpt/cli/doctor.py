@@ -64,9 +64,10 @@ def data_checks(store: "Store") -> "Iterator[Check]":
     from tinygpt.analysis import checks
     from tinygpt.lm.dataset import read_tokens
     from tinygpt.lm.tokenizer import Tokenizer
+    from tinygpt.records import DatasetMeta
 
     for dataset in store.list("build-dataset")[:1]:
-        if dataset.read_json("meta.json").get("holdout") == "end":
+        if dataset.read_json("meta.json", DatasetMeta).get("holdout") == "end":
             return  # a document and its copy may be on different sides of the cut
         tokenize = store.find("tokenize", dataset.manifest.inputs["tokenize"]["key"])
         if tokenize is not None:

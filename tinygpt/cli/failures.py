@@ -4,6 +4,7 @@ A wrong flag is answered with the nearest right one.
 """
 
 import errno
+import re
 import shlex
 import signal
 import sys
@@ -17,6 +18,10 @@ from tinygpt import ui
 from tinygpt.cli import guesses, streams
 from tinygpt.cli.signals import Signals
 from tinygpt.errors import Interrupted, StoppedEarly, StorageError, TinygptError, UsageError
+
+_NO_MEMORY = re.compile(
+    r"(allocate|out of|not enough) memory|bad_alloc|memory allocation|os error 12\b", re.IGNORECASE
+)
 
 
 def exit_code(
@@ -98,16 +103,21 @@ def as_user_error(error: BaseException, arguments: Sequence[str] = ()) -> Tinygp
     """
     if isinstance(error, TinygptError):
         return error
+    text = " ".join(str(error).split()) or "no message"
     is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and not is_memory:
+    # torch and Rust libraries raise errors of other types
+    if is_memory or isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        return TinygptError(
+            "the memory is full",
+            hint="end other programs; or for the same steps in less memory, use a smaller "
+            "`train.batch_size` with more `train.grad_accum_steps`; or use a smaller model, e.g., "
+            "`model.d_model` or `model.context_length`",
+        )
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return _refused(error)
-    if isinstance(error, MemoryError) or is_memory:
-        hint = "use a smaller `train.batch_size`, `model.d_model` or `tokenizer.vocab_size`"
-        return TinygptError("out of memory", hint=hint)
     # An error of click, which Typer contains or depends on, depending on its version
     if hasattr(error, "format_message"):
         return _usage_error(error, arguments)
-    text = " ".join(str(error).split()) or "no message"
     message = f"unexpected {type(error).__name__}: {text}"
     return TinygptError(message, hint="`--debug` shows the traceback")
 

@@ -20,6 +20,8 @@ _FLAGS = {
     "--config": "cfg config_file c",
     "--force": "overwrite no_cache f",
     "--quiet": "q silent",
+    "--to": "format",
+    "--dtype": "outtype torch_dtype quantize",
     "--version": "v V",
 }
 """Flags that are no keys of the configuration, and what they are called elsewhere."""
@@ -34,6 +36,7 @@ _COMMANDS = {
     "sample": "generate gen infer inference predict complete",
     "sample --interactive": "chat",
     "plot": "report figures draw",
+    "export": "convert convert-hf save-pretrained",
     "compare": "diff",
     "doctor": "check selftest",
     "config show": "settings",

@@ -84,12 +84,15 @@ class Call:
         signals: what SIGINT and SIGTERM do meanwhile.
         options: the shared flags.
         flags: keys set by flags of the command's own, {"train.max_steps": ("--max-steps", 50)}.
+        model_names_recipe: `--model ID` stands for the recipe of that model, its text included; not
+            so for an imported one.
     """
 
     arguments: list[str]
     signals: Signals = field(default_factory=Signals)
     options: Options = Options()
     flags: dict[str, tuple[str, object]] = field(default_factory=dict)
+    model_names_recipe: bool = True
 
     @property
     def sets_recipe(self) -> bool:
@@ -129,13 +132,13 @@ class Call:
 
         options = self.options
         command = words.partition(" ")[0]
-        is_pipeline = command in (*STAGES, "run")
+        is_pipeline = command in (*STAGES, "run", "export")
         pairs: list[tuple[str, object]] = []
         names_its_run = re.search(r"--(preset|config|help)\b", words)
         if (is_pipeline or command == "config") and not names_its_run:
             pairs.append(("--config", options.config))
             pairs.append(("--preset", options.preset))
-            recipe_is_known = "--model" in words
+            recipe_is_known = "--model" in words and self.model_names_recipe
             if not recipe_is_known:
                 pairs.append(("--source", options.source))
             for item in options.sets or ():

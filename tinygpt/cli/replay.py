@@ -31,6 +31,7 @@ Steps = Annotated[
 def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     """Re-run training steps and compare the weights bit for bit."""
     from tinygpt.cli.session import Session
+    from tinygpt.records import ModelFile
     from tinygpt.runs.replay import replay as repeat
     from tinygpt.runs.trained_weights import FILES, snapshot_files
 
@@ -39,7 +40,13 @@ def replay(call: Call, *, run: Run, steps: Steps = None) -> None:
     unfinished = _unfinished_run(project, run)
     checkpoint = unfinished.newest() if unfinished else None
     recorded = checkpoint or session.find_model(run)
-    model_file: ModelFile = recorded.read_json("config.json")
+    if recorded.is_imported:
+        raise UsageError(
+            f"model {recorded.id} was imported: the steps of its training are not known, so there "
+            "is nothing to replay",
+            hint="name a model that was trained here; `tinygpt artifacts ls train` lists them",
+        )
+    model_file = recorded.read_json("config.json", ModelFile)
     end = model_file["step"]
     stored = snapshot_files(recorded, end) | {end: FILES["last"]}
     starts = [0, *(unfinished.steps() if unfinished else [])]

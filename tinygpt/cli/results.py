@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt import ui
-from tinygpt.errors import ArtifactError, StorageError
+from tinygpt.errors import ArtifactError, BusyError, StorageError
 
 if TYPE_CHECKING:
-    from tinygpt.records import SampleRecord
     from tinygpt.store import Artifact, Store
 
 COUNTED = {
@@ -29,12 +28,14 @@ WORDED = {
     "judged": "{}",
     "preset": "preset {}",
     "source": "{}",
+    "imported": "imported from {}",
     "prompt": "prompt {!r}",
     "model": "model {}",
     "pinned": "pinned",
 }
 """The other facts, and how they are said."""
 
+LATEST_TIMEOUT = 60.0  # seconds to wait for another process that replaces `latest/`
 LONGEST_TEXT = 40  # characters of a prompt
 
 
@@ -56,34 +57,41 @@ def artifact_record(artifact: "Artifact") -> dict[str, Any]:
 
 def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
     """What people know an artifact by; what only a damaged or missing file says is left out."""
+    from tinygpt.records import CorpusMeta, DatasetMeta, EvalRecord, Summary, TokenizerStatistics
+
     made = artifact.manifest
     found: dict[str, Any] = {}
+    if artifact.is_imported:
+        return {"imported": made.provenance.get("imported")}
     with suppress(ArtifactError, StorageError, KeyError):
         match artifact.stage:
             case "corpus":
                 found["source"] = made.provenance["source"]
-                found["documents"] = artifact.read_json("meta.json")["documents"]
+                found["documents"] = artifact.read_json("meta.json", CorpusMeta)["documents"]
             case "tokenize":
-                found["vocab_size"] = artifact.read_json("statistics.json")["vocab_size"]
+                statistics = artifact.read_json("statistics.json", TokenizerStatistics)
+                found["vocab_size"] = statistics["vocab_size"]
             case "build-dataset":
-                found["train_tokens"] = artifact.read_json("meta.json")["train"]["tokens"]
+                dataset = artifact.read_json("meta.json", DatasetMeta)
+                found["train_tokens"] = dataset["train"]["tokens"]
             case "train":
                 found["steps"] = made.tables["train"]["max_steps"]
                 found["preset"] = made.provenance.get("preset")
                 found["source"] = _source(store, artifact)
-                numbers = artifact.read_json("summary.json")["numbers"]
+                numbers = artifact.read_json("summary.json", Summary)["numbers"]
                 scores = {"perplexity": numbers["val_perplexity"]}
                 if numbers["best_step"] != numbers["steps"]:
                     scores["best_perplexity"] = math.exp(numbers["best_val_loss"])
                 found = scores | found
             case "eval":
-                evaluation = artifact.read_json("eval.json")
-                found = {name: evaluation[name] for name in ("perplexity", "judged")}
+                evaluation = artifact.read_json("eval.json", EvalRecord)
+                found["perplexity"] = evaluation["perplexity"]
+                found["judged"] = evaluation["judged"]
             case "sample":
                 found["samples"] = made.tables["sample"]["num_samples"]
                 found["prompt"] = made.tables["sample"]["prompt"]
             case "plot":
-                found["pictures"] = len(artifact.read_json("summary.json")["pictures"])
+                found["pictures"] = len(artifact.read_json("summary.json", Summary)["pictures"])
     if "train" in made.inputs:
         found["model"] = made.inputs["train"]["key"][:12]
     return found
@@ -118,7 +126,9 @@ def in_words(found: Mapping[str, Any]) -> str:
 
 def sample_texts(sample: "Artifact") -> list[str]:
     """The texts of a sample artifact."""
-    records: list[SampleRecord] = sample.read_rows("samples.jsonl")
+    from tinygpt.records import SampleRecord
+
+    records = sample.read_rows("samples.jsonl", list[SampleRecord])
     return [record["text"] for record in records]
 
 
@@ -142,7 +152,7 @@ def put_latest(
         text = "\n\n".join(sample_texts(sample)) + "\n"
         copies["sample.txt"] = text.encode("utf-8", "backslashreplace")
     try:
-        return store.put_latest(copies)
-    except StorageError as error:
+        return store.put_latest(copies, timeout=LATEST_TIMEOUT, on_wait=note)
+    except (BusyError, StorageError) as error:
         note(f"`{store.latest}` keeps older copies: {error.message}")
         return plot.folder

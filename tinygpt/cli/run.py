@@ -13,7 +13,6 @@ from tinygpt.errors import PageError
 if TYPE_CHECKING:
     from tinygpt.cli.session import Session
     from tinygpt.pipeline import Outcome
-    from tinygpt.records import EvalRecord
 
 # So that a first sample is a good one, and the same for everybody
 SAMPLE_DEFAULTS: dict[str, object] = {"top_p": 0.9, "seed": 1337}
@@ -138,11 +137,12 @@ def _conclude(session: "Session", outcomes: "dict[str, Outcome]", last: str) -> 
 
 def _perplexities(outcomes: "dict[str, Outcome]") -> tuple[float | None, float | None]:
     """Before and after training; None where nothing was evaluated."""
+    from tinygpt.records import EvalRecord
     from tinygpt.trained_models import validation_perplexities
 
     if "eval" not in outcomes:
         return None, None
-    evaluation: EvalRecord = outcomes["eval"].artifact.read_json("eval.json")
+    evaluation = outcomes["eval"].artifact.read_json("eval.json", EvalRecord)
     after = evaluation["perplexity"]
     if "untrained" in evaluation["baselines"]:
         return evaluation["baselines"]["untrained"]["perplexity"], after

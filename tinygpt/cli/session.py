@@ -141,6 +141,7 @@ class Session:
         """The trained model that the command looks at; see Project.find_model."""
         found = self.project.find_model(model, or_newest=not self.call.options.names_a_run)
         self._note_other_code(found)
+        self.call.model_names_recipe = not found.is_imported
         return found
 
     def _note_other_code(self, artifact: Artifact) -> None:
@@ -154,7 +155,7 @@ def _summary(artifact: Artifact) -> Summary:
     missing = artifact.missing()
     summary: Summary = {"rows": []}
     if "summary.json" not in missing:
-        summary = artifact.read_json("summary.json")
+        summary = artifact.read_json("summary.json", Summary)
     if missing:
         summary["rows"].append(["missing", ", ".join(missing)])
     return summary

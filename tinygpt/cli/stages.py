@@ -1,7 +1,9 @@
 """The stages as commands."""
 
 import secrets
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +53,12 @@ MaxMinutes = Annotated[
 ]
 StopAtStep = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Stop after step N and save; resumable.")
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard", metavar="DIR", help="Folder to write events to, for TensorBoard."
+    ),
 ]
 
 Prompt = Annotated[str | None, typer.Argument(help="sample.prompt")]
@@ -115,6 +123,7 @@ def train(
     reuse_tokenizer: ReuseTokenizer = False,
     max_minutes: MaxMinutes = None,
     stop_at_step: StopAtStep = None,
+    tensorboard: TensorBoard = None,
 ) -> None:
     """Train the model; an unfinished run continues."""
     from tinygpt.cli.session import Session
@@ -139,18 +148,44 @@ def train(
         session.project.prepare_training(resume=resume, fresh=fresh)
     elif resume:
         session.screen.note(f"run {cached.id} is finished")
-    session.finish(session.make("train", inputs), "eval", "sample")
+    with _watched(session, cached, tensorboard):
+        outcome = session.make("train", inputs)
+    session.finish(outcome, "eval", "sample")
+
+
+@contextmanager
+def _watched(session: "Session", cached: "Artifact | None", folder: Path | None) -> Iterator[None]:
+    """Write the steps of the training in the block to a folder, if one was named."""
+    if folder is None:
+        yield
+        return
+    if cached is not None:
+        target = shlex.quote(str(folder / cached.id if folder.exists() else folder))
+        command = f"`tinygpt export {target} --to tensorboard --model {cached.id}`"
+        session.screen.note(
+            f"run {cached.id} is finished; {command} writes the events of its steps"
+        )
+        yield
+        return
+    from tinygpt.exports.tensorboard import LiveEvents
+
+    key = session.project.plan("train")["train"].key
+    assert key is not None
+    with closing(LiveEvents(folder, key[:12], session.screen.note)) as events:
+        session.screen.on_metrics = events.write
+        yield
 
 
 @with_options(keys=["eval.text", "eval.split", "eval.weights"])
 def evaluate(call: Call, *, model: Model = None) -> None:
     """Measure loss, bits per byte and generation quality."""
     from tinygpt.cli.session import Session
+    from tinygpt.records import EvalRecord
 
     session = Session(call, reads_model=True)
     inputs = _inputs_of_model(session, "eval", model)
     outcome = session.make("eval", inputs)
-    call.answer(outcome.artifact.read_json("eval.json"))
+    call.answer(outcome.artifact.read_json("eval.json", EvalRecord))
     following = ("sample", "plot") if "build-dataset" in inputs else ("sample",)
     words = [f"{command}{model_flag(model)}" for command in following]
     session.suggest(*words, model=None if model else inputs["train"])
@@ -213,7 +248,7 @@ def _generate(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
 
         records = add_xray(outcome.artifact, session.config, inputs)
     elif as_json:
-        records = outcome.artifact.read_rows("samples.jsonl")
+        records = outcome.artifact.read_rows("samples.jsonl", list[dict[str, Any]])
     say = partial(ui.say_json, indent=None) if as_json else ui.say_xray
     for record in records:
         say(record)
@@ -230,6 +265,7 @@ def plot(
 ) -> None:
     """Draw training curves, attention and weights; write report.html."""
     from tinygpt.cli.session import Session
+    from tinygpt.records import DatasetMeta
     from tinygpt.trained_models import newest_of_model
 
     if text_file is not None and call.flags["plot.text"][1] is not None:
@@ -237,12 +273,16 @@ def plot(
             "`--text-file` cannot be combined with `--text`", hint="use only one of them"
         )
     session = Session(call, reads_model=True)
-    inputs = _inputs_of_model(session, "plot", model)
+    train = session.find_model(model)
     if text_file is not None:
-        trained_on = inputs["build-dataset"].read_json("meta.json")
+        trained_on = None
+        if not train.is_imported:
+            dataset = session.project.inputs_of_model("plot", train, model)["build-dataset"]
+            trained_on = dataset.read_json("meta.json", DatasetMeta)
         data, screen = session.config.data, session.screen
         text = prompts.first_document(text_file, data, screen, trained_on)[:MOST_CHARACTERS]
         session.reload({"plot.text": ("--text-file", text)})
+    inputs = session.project.inputs_of_model("plot", train, model)
     outcome = session.make("plot", inputs)
     artifact, store = outcome.artifact, session.project.store
     newest_sample = newest_of_model(store, "sample", inputs["train"])

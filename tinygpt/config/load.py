@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,7 +72,8 @@ def load_config(
 
     Where `train.init_from` names a model, its [model] lies below all of these. Where there is
     neither a file nor a preset, so do its other tables, instead of DEFAULT_PRESET; but if
-    `data.source` is set, its [data] and [dataset], which describe another text, do not.
+    `data.source` is set, its [data] and [dataset], which describe another text, do not. An imported
+    model has no recipe: its shape and its tokenizer are taken, and learning rates must be set.
 
     Args:
         config_file: the file to read; None to search for one.
@@ -90,9 +91,7 @@ def load_config(
     cwd = Path.cwd() if cwd is None else cwd
     chosen_preset = preset or environ.get("TINYGPT_PRESET")
     found = find_config(cwd)
-    path = config_file
-    if config_file is None and not chosen_preset:
-        path = found
+    path = found if config_file is None and not chosen_preset else config_file
     tables = read_config_file(cwd / path) if path else {}
     file_preset = tables.pop("preset", None)
 
@@ -105,7 +104,7 @@ def load_config(
     ]
     winners = {setting.key: setting for setting in settings}
     is_bare = not chosen_preset and not path
-    of_model = list(_from_model(tables_of_model, winners, is_bare)) if tables_of_model else []
+    of_model, is_imported = _from_model(tables_of_model, winners, is_bare)
 
     base = chosen_preset or file_preset or None
     notes: tuple[str, ...] = ()
@@ -116,7 +115,7 @@ def load_config(
     elif chosen_preset and file_preset and chosen_preset != file_preset:
         instead_of = f"instead of preset {file_preset}, which {path} names"
         notes = (f"preset {chosen_preset} is used {instead_of}",)
-    elif is_bare and of_model:
+    elif is_bare and of_model and not is_imported:
         default_notes = (f"no {CONFIG_NAME} here: using that of {of_model[0].origin}",)
     elif is_bare:
         base = DEFAULT_PRESET
@@ -124,6 +123,8 @@ def load_config(
 
     of_preset = _from_preset(base) if base else ()
     winners = {setting.key: setting for setting in (*of_model, *of_preset, *settings)}
+    if is_imported:
+        _require_learning_rate(winners, {setting.key for setting in settings})
     origins = {key: winners[key].origin if key in winners else "default" for key in FIELDS}
     return LoadedConfig(_validated(winners), origins, base, notes, default_notes)
 
@@ -175,25 +176,52 @@ def _from_tables(tables: Mapping[str, Any], origin: str, folder: Path) -> Iterat
 
 
 def _from_model(
-    tables_of_model: Callable[[str], Mapping[str, Any]],
+    tables_of_model: Callable[[str], Mapping[str, Any]] | None,
     settings: Mapping[str, Setting],
     is_bare: bool,
-) -> Iterator[Setting]:
+) -> tuple[list[Setting], bool]:
     """What is taken from the model that `train.init_from` names, if it names one; see load_config.
 
     Args:
         settings: of the user.
         is_bare: there is neither a file nor a preset.
+    Returns:
+        The settings, and whether the model was imported.
     """
     named = settings.get("train.init_from")
-    if named is None or named.value == "none" or not isinstance(named.value, str):
-        return
-    tables = dict(tables_of_model(named.value))
+    model = named.value if named else None
+    if tables_of_model is None or not isinstance(model, str) or model == "none":
+        return [], False
+    tables = dict(tables_of_model(model))
     if "data.source" in settings:
         tables.pop("data", None)
         tables.pop("dataset", None)
-    taken = tables if is_bare else {"model": tables["model"]}
-    yield from _from_tables(taken, f"model {named.value}", Path())
+    is_imported = "train" not in tables  # it has a shape and a tokenizer, and no recipe
+    taken = tables if is_bare or is_imported else {"model": tables["model"]}
+    return list(_from_tables(taken, f"model {model}", Path())), is_imported
+
+
+def _require_learning_rate(settings: Mapping[str, Setting], given: Collection[str]) -> None:
+    """Refuse to continue an imported model with the learning rate of a recipe from scratch.
+
+    Args:
+        settings: by key.
+        given: the keys that the user has set.
+    Raises:
+        ConfigError: a learning rate that matters is not among them.
+    """
+    optimizer = settings.get("train.optimizer")
+    is_muon = optimizer is not None and optimizer.value == "muon"
+    needed = ["train.learning_rate"] + ["train.muon_learning_rate"] * is_muon
+    missing = [key for key in needed if key not in given]
+    if missing:
+        model = settings["train.init_from"].value
+        adamw = "--set train.optimizer=adamw --set train.learning_rate=5e-5"
+        raise ConfigError(
+            f"model {model} was imported, so that `{missing[0]}` has to be set: with which one it "
+            "was trained is not known",
+            hint=f"AdamW and 5e-5 are usual here: `tinygpt train --from {model} {adamw}`",
+        )
 
 
 def _from_environment(environ: Mapping[str, str], cwd: Path) -> Iterator[Setting]:

@@ -16,12 +16,14 @@ Spectra = Mapping[WeightGroup, Spectrum]
 
 
 def histograms(
-    final: Mapping[WeightGroup, Array], initial: Mapping[WeightGroup, Array], layer: int | None
+    final: Mapping[WeightGroup, Array],
+    initial: Mapping[WeightGroup, Array] | None,
+    layer: int | None,
 ) -> Figure:
     """Histograms of each group of weights in a layer: trained (filled) and initial (outlined).
 
     Args:
-        final, initial: the weights.
+        final, initial: the weights; no initial ones of an imported model.
         layer: None for the weights outside the blocks.
     """
     groups = [group for group in final if group.layer == layer]
@@ -30,7 +32,7 @@ def histograms(
     figure = Figure(figsize=(3 * columns, 2.4 * rows + 0.7), layout="constrained")
     for i, group in enumerate(groups):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _draw_histogram(axes, final[group].ravel(), initial[group].ravel())
+        _draw_histogram(axes, final[group].ravel(), initial[group].ravel() if initial else None)
         axes.set_title(f"{group.kind} ({final[group].size:,})", fontsize=9)
         if i % columns == 0:
             axes.set_ylabel("share of weights")
@@ -39,13 +41,14 @@ def histograms(
     return legend_below(figure)
 
 
-def _draw_histogram(axes: Axes, final: Array, initial: Array) -> None:
-    low, high = np.quantile(np.concatenate([final, initial]), (0.0005, 0.9995))
+def _draw_histogram(axes: Axes, final: Array, initial: Array | None) -> None:
+    drawn = [final] if initial is None else [final, initial]
+    low, high = np.quantile(np.concatenate(drawn), (0.0005, 0.9995))
     margin = max((high - low) * 0.1, 1e-3)
     edges = np.linspace(low - margin, high + margin, 81)
     filled: Any = {"histtype": "stepfilled", "color": BLUE, "alpha": 0.45, "label": "trained"}
     outlined: Any = {"histtype": "step", "color": "black", "lw": 1.1, "label": "at initialization"}
-    for values, appearance in ((final, filled), (initial, outlined)):
+    for values, appearance in zip(drawn, (filled, outlined), strict=False):
         inside = values.clip(edges[0], edges[-1])  # outliers are counted at the ends
         shares = np.full(len(values), 1 / len(values))
         axes.hist(inside, bins=edges.tolist(), weights=shares, **appearance)
@@ -56,7 +59,7 @@ def _draw_histogram(axes: Axes, final: Array, initial: Array) -> None:
     axes.tick_params(labelsize=7.5)
 
 
-def norms_by_layer(final: Spectra, initial: Spectra) -> Figure:
+def norms_by_layer(final: Spectra, initial: Spectra | None) -> Figure:
     """Spectral norm and stable rank of each matrix by layer, trained and at initialization."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     shape = len(MEASURES), len(BLOCK_MATRICES)
@@ -75,7 +78,9 @@ def norms_by_layer(final: Spectra, initial: Spectra) -> Figure:
     return legend_below(figure)
 
 
-def _draw_by_layer(axes: Axes, final: Spectra, initial: Spectra, kind: str, measure: str) -> None:
+def _draw_by_layer(
+    axes: Axes, final: Spectra, initial: Spectra | None, kind: str, measure: str
+) -> None:
     """Draw one measure of one kind of matrix against the layer."""
     layers = range(_count_layers(final))
     trained: Any = {"color": BLUE, "marker": "o", "label": "trained"}
@@ -86,7 +91,8 @@ def _draw_by_layer(axes: Axes, final: Spectra, initial: Spectra, kind: str, meas
         "ls": "--",
         "label": "at initialization",
     }
-    for spectra, appearance in ((final, trained), (initial, untrained)):
+    drawn = [final] if initial is None else [final, initial]
+    for spectra, appearance in zip(drawn, (trained, untrained), strict=False):
         values = [getattr(spectra[WeightGroup(layer, kind)], measure) for layer in layers]
         axes.plot(layers, values, ms=4, **appearance)
 
@@ -95,7 +101,7 @@ def _count_layers(spectra: Spectra) -> int:
     return 1 + max(group.layer for group in spectra if group.layer is not None)
 
 
-def singular_values(final: Spectra, initial: Spectra) -> Figure:
+def singular_values(final: Spectra, initial: Spectra | None) -> Figure:
     """All singular values of each matrix, a line for each layer, trained and at initialization."""
     kinds = [kind for kind in KINDS if any(group.kind == kind for group in final)]
     rows = -(-len(kinds) // 3)
@@ -108,7 +114,8 @@ def singular_values(final: Spectra, initial: Spectra) -> Figure:
         for group in final:
             if group.kind == kind:
                 trained = outside if group.layer is None else in_layer[group.layer]
-                axes.plot(initial[group].values, **untrained)
+                if initial is not None:
+                    axes.plot(initial[group].values, **untrained)
                 axes.plot(final[group].values, **trained)
         axes.set(title=kind, ylim=(0, None), ylabel="singular value", xlabel="index, largest first")
     return legend_below(figure)

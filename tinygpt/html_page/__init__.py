@@ -47,7 +47,7 @@ class PageModel(NamedTuple):
         id: of the train artifact.
         config: its shape.
         weights: its parameters by name.
-        step: optimizer steps that made the weights.
+        step: optimizer steps that made the weights; 0 for an imported model.
         max_steps: optimizer steps of the whole run.
         which: "best" or "last" weights.
         dtype: their format in the page.

@@ -3,14 +3,17 @@
 function showAbout() {
   const { config, parameters, step, max_steps, which, dtype, id } = facts;
   const unfinished = step < max_steps && which === "last" ? " (the run was not finished)" : "";
+  const training = step
+    ? `Trained for ${whole(step)} steps${unfinished}.`
+    : "It was imported, and its training is not known.";
   $("about").textContent =
     `A GPT with ${whole(parameters)} parameters: ${L} layers of ${H} heads, width ` +
-    `${config.d_model}, context ${CONTEXT}, ${whole(tokenizer.vocabSize)} tokens. Trained for ` +
-    `${whole(step)} steps${unfinished}. It runs in this file, in your browser, without a network.`;
+    `${config.d_model}, context ${CONTEXT}, ${whole(tokenizer.vocabSize)} tokens. ${training} ` +
+    "It runs in this file, in your browser, without a network.";
   const chosen = which === "best" ? "lowest validation loss" : "last";
   const rows = {
     model: id,
-    weights: `${chosen}, step ${step} of ${max_steps}`,
+    weights: step ? `${chosen}, step ${step} of ${max_steps}` : "as imported",
     format: dtype,
     snapshots: facts.snapshots.length
       ? `step ${facts.snapshots.join(", ")} in ${facts.snapshot_dtype}`

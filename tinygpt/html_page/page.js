@@ -9,6 +9,11 @@ const VIEWS = {
   facts: { title: "This file", steps: oneStep(() => {}) },
 };
 
+if (!facts.step) {
+  delete VIEWS.training; // nothing is known of the training of an imported model
+  $("training").remove();
+}
+
 let textVersion = 0; // counts the texts, so that work for an earlier one stops
 let viewVersion = 0;
 
@@ -141,7 +146,7 @@ async function start() {
   buildAttention();
   buildSwitches();
   buildInside();
-  buildTraining();
+  if (VIEWS.training) buildTraining();
   buildLargeType();
   document.querySelectorAll("section").forEach(addSaveButton);
   showAbout();

@@ -2,6 +2,7 @@
 
 const facts = JSON.parse($("data").textContent);
 const tokenizer = new Tokenizer(takeJson("tokenizer"));
+const END_OF_TEXT = tokenizer.endOfText;
 const weights = unpackWeights(fromBase64(takeText($("weights"))), facts.shapes, facts.dtype);
 const model = new GPT(facts.config, weights);
 const { n_layers: L, n_heads: H, context_length: CONTEXT } = facts.config;

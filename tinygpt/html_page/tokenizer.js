@@ -1,9 +1,7 @@
 // Text to token ids and back: byte-level BPE (Sennrich et al. 2016; Radford et al. 2019, §2.2).
 //
-// As lm/tokenizer.py: id 0 is the end-of-text token, 1 to 256 are the bytes, and the merges follow.
-// `<|endoftext|>` in a text is ordinary text.
-
-const END_OF_TEXT = 0;
+// As lm/tokenizer.py: one entry is the end-of-text token, 256 are the bytes, and merges make the
+// others. `<|endoftext|>` in a text is ordinary text.
 
 class Tokenizer {
   // `file` is the content of a tokenizer.json
@@ -13,7 +11,8 @@ class Tokenizer {
     this.bytes = []; // of each token id
     for (const [entry, id] of Object.entries(vocab))
       this.bytes[id] = Uint8Array.from(entry, (character) => byteOf.get(character));
-    this.bytes[END_OF_TEXT] = new Uint8Array();
+    this.endOfText = vocab["<|endoftext|>"];
+    this.bytes[this.endOfText] = new Uint8Array();
     this.vocabSize = this.bytes.length;
     this.idOfByte = new Uint16Array(256);
     for (const [character, byte] of byteOf) this.idOfByte[byte] = vocab[character];

@@ -25,8 +25,9 @@ class ReportFacts(TypedDict):
     """What the report says that is not part of the analysis."""
 
     model_config: ModelFile
-    dataset: DatasetMeta
-    evaluation: EvalRecord
+    dataset: DatasetMeta | None
+    """None, as below, where an imported model was drawn on a text that was given."""
+    evaluation: EvalRecord | None
     plot: dict[str, Any]
     """The table [plot]."""
     lineage: list[tuple[str, str]]
@@ -50,7 +51,7 @@ def contents(analysis: RunAnalysis, facts: ReportFacts) -> dict[str, object]:
         **facts,
         "parameters": sum(array.size for array in trained.values()),
         "comparable": bool(analysis.baselines),
-        "curves": curve_data(analysis.curves),
+        "curves": None if analysis.curves is None else curve_data(analysis.curves),
         "labels": analysis.labels,
         "weight_groups": [
             {**group._asdict(), "size": len(spectrum.values)}

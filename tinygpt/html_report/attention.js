@@ -171,7 +171,8 @@ function showAttention() {
   const { step, scores } = snapshots[chosen.snapshot];
   const { layer, head } = chosen;
   const score = (name) => fixed(scores[name][layer][head]);
-  $("head-name").textContent = `Layer ${layer}, head ${head} at step ${whole(step)}`;
+  const at = report.curves ? ` at step ${whole(step)}` : "";
+  $("head-name").textContent = `Layer ${layer}, head ${head}${at}`;
   const facts = [
     `entropy ${score("entropy")} bits`,
     `previous token ${score("previous_token")}`,
@@ -251,7 +252,7 @@ function showHeadTable() {
 }
 
 function showAblationText() {
-  $("ablation-about").textContent = "Scores at the chosen step.";
+  $("ablation-about").textContent = report.curves ? "Scores at the chosen step." : "";
   if (!ablation) return;
   $("ablation-about").textContent +=
     " The last two columns are the result of head ablation: the loss of the final model on " +

@@ -87,13 +87,13 @@ function singularValues() {
   const { step, spectra } = snapshots[chosen.snapshot];
   const matrices = chosenMatrices();
   const lines = matrices.map((matrix) => spectrumLine(matrixName(matrix), matrix, spectra));
-  const initial = spectrumLine("initialization", matrices[0], snapshots[0].spectra);
-  return {
-    title: `Singular values at step ${whole(step)}`,
-    xLabel: "index",
-    zero: true,
-    lines: [...layerLines(lines), { ...initial, color: "var(--c1)", dash: "1 4" }],
-  };
+  const chartLines = layerLines(lines);
+  if (report.curves) {
+    const initial = spectrumLine("initialization", matrices[0], snapshots[0].spectra);
+    chartLines.push({ ...initial, color: "var(--c1)", dash: "1 4" });
+  }
+  const at = report.curves ? ` at step ${whole(step)}` : "";
+  return { title: `Singular values${at}`, xLabel: "index", zero: true, lines: chartLines };
 }
 
 // Only some of the `size` singular values are in the data, evenly spread

@@ -4,11 +4,16 @@ showRun();
 buildAttention();
 showAblationText();
 buildHistories();
-startSlider($("step"), snapshots.length, (i) => {
+
+function showStep(i) {
   chosen.snapshot = i;
   const { step } = snapshots[i];
-  $("step-at").textContent = step ? `step ${whole(step)}` : "step 0: the initialization";
+  if (report.curves)
+    $("step-at").textContent = step ? `step ${whole(step)}` : "step 0: the initialization";
   showAttention();
   showTokenLosses();
   drawHistories();
-});
+}
+
+if (report.curves) startSlider($("step"), snapshots.length, showStep);
+else showStep(0); // an imported model has no other weights

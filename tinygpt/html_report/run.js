@@ -24,20 +24,24 @@ function showRun() {
 }
 
 function showAbout() {
-  const { model_config: config, dataset, evaluation, curves, parameters } = report;
+  const { model_config: config, dataset, curves, parameters } = report;
   const shape =
     `${config.model.n_layers} layers of ${config.model.n_heads} heads, ` +
     `width ${config.model.d_model}, context ${config.model.context_length}, ` +
     `vocabulary ${whole(config.vocab_size)}`;
-  const data =
-    `${whole(dataset.train.documents)} documents ` +
-    `(${whole(dataset.train.tokens)} tokens, ${whole(dataset.train.bytes)} bytes)`;
-  const training = `${whole(config.step)} steps of ${whole(curves.tokens_per_step)} tokens`;
-  const note = dataset.label ? ` Note: ${dataset.label}.` : "";
+  const note = dataset?.label ? ` Note: ${dataset.label}.` : "";
+  let training = "imported; its training is not known";
+  if (curves)
+    training =
+      `trained for ${whole(config.step)} steps of ${whole(curves.tokens_per_step)} tokens on ` +
+      `${whole(dataset.train.documents)} documents ` +
+      `(${whole(dataset.train.tokens)} tokens, ${whole(dataset.train.bytes)} bytes)`;
   $("about").textContent =
-    `A GPT with ${whole(parameters)} parameters (${shape}), trained for ${training} ` +
-    `on ${data}.${note}`;
+    `A GPT with ${whole(parameters)} parameters (${shape}), ${training}.${note}`;
+}
 
+function showJudged() {
+  const { evaluation } = report;
   const text = evaluation.judged === "text" ? "given text" : evaluation.judged;
   const size = `${whole(evaluation.documents)} documents, ${whole(evaluation.tokens)} tokens`;
   const error =
@@ -56,7 +60,8 @@ function showAbout() {
 function rankedScores() {
   const { evaluation } = report;
   const weights = ({ weights, step }) => `${weights} weights (step ${whole(step)})`;
-  const own = { name: `this model, ${weights(evaluation)}`, own: true, ...evaluation };
+  const name = evaluation.step ? `this model, ${weights(evaluation)}` : "this model, imported";
+  const own = { name, own: true, ...evaluation };
   const other = [evaluation.other_weights]
     .filter((score) => score !== null)
     .map((score) => ({ name: `its ${weights(score)}`, own: false, ...score }));
@@ -69,6 +74,11 @@ function rankedScores() {
 }
 
 function showScores() {
+  if (!report.evaluation) {
+    $("prediction").remove();
+    return;
+  }
+  showJudged();
   const scores = rankedScores();
   const worst = Math.max(...scores.map((score) => score.loss));
   const bar = (loss) => {
@@ -85,6 +95,11 @@ function showScores() {
 
 function showTrainingCurves() {
   const curves = report.curves;
+  if (!curves) {
+    for (const element of [$("curves"), ...document.querySelectorAll(".of-training")])
+      element.remove();
+    return;
+  }
   chart($("loss"), () => lossChart(curves));
   chart($("rate"), () => ({
     title: "Learning rate",
@@ -128,7 +143,7 @@ function lossChart(curves) {
 }
 
 function showSamples() {
-  const { samples, eval_steps, eval_loss } = report.curves;
+  const { samples, eval_steps, eval_loss } = report.curves ?? { samples: [] };
   if (!samples.some((sample) => sample)) {
     $("samples").remove();
     return;
@@ -142,7 +157,7 @@ function showSamples() {
 }
 
 function showQuality() {
-  const quality = report.evaluation.generation_metrics;
+  const quality = report.evaluation?.generation_metrics;
   if (!quality) {
     $("quality").remove();
     return;
@@ -196,7 +211,7 @@ function withMark(text, marked) {
 function showSettings() {
   const { model_config: config, plot, lineage } = report;
   $("lineage").append(nameValueRows(lineage));
-  for (const [name, values] of Object.entries({ model: config.model, train: config.train, plot })) {
+  for (const [name, values] of Object.entries({ model: config.model, train: config.train ?? {}, plot })) {
     const rows = nameValueRows(
       Object.entries(values).map(([key, value]) => [key, value === null ? "none" : String(value)]),
     );

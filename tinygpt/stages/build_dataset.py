@@ -25,7 +25,7 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         InputError: there is too little text to hold out a part, or a document is not Unicode.
     """
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    corpus: CorpusMeta = inputs["corpus"].read_json("meta.json")
+    corpus = inputs["corpus"].read_json("meta.json", CorpusMeta)
     reporter.task("choose what is held out", corpus["documents"], unit="documents")
     with inputs["corpus"].open("documents.jsonl.gz") as stream:
         documents = read_documents(stream, reporter)
@@ -38,7 +38,10 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
     with ExitStack() as files:
         stream = files.enter_context(inputs["corpus"].open("documents.jsonl.gz"))
         shards = {split: files.enter_context(out.stream(f"{split}.bin")) for split in sizes}
-        for part in encode_parts(holdout.parts(read_documents(stream, reporter)), tokenizer):
+        parts = holdout.parts(read_documents(stream, reporter))
+        for part in encode_parts(
+            parts, tokenizer, lambda done: reporter.advance(0, million_tokens=done / 1e6)
+        ):
             shards[part.split].write(part.tokens.tobytes())
             size = sizes[part.split]
             size["documents"] += 1

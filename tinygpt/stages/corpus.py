@@ -8,6 +8,7 @@ import json
 
 from tinygpt.config import Config
 from tinygpt.corpus import Documents, fingerprint
+from tinygpt.corpus.decoding import DIVIDE, MAX_DOCUMENT, TOO_LONG
 from tinygpt.corpus.division import Lengths, describe_lengths
 from tinygpt.errors import ConfigError, InputError
 from tinygpt.progress import Reporter
@@ -45,7 +46,10 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         gzip.GzipFile("", "wb", 3, raw, mtime=0) as packed,
     ):
         for document in documents:
-            packed.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+            line = json.dumps(document, ensure_ascii=False).encode() + b"\n"
+            if len(line) > MAX_DOCUMENT:
+                raise InputError(f"`{name}` has {TOO_LONG}", hint=DIVIDE)
+            packed.write(line)
             lengths[len(document)] += 1
             size += len(document.encode())
             reporter.advance()

@@ -33,11 +33,13 @@ from tinygpt.records import (
     EvalRecord,
     GenerationQuality,
     LongestCopy,
+    ModelFile,
     ScoreRecord,
     WeightsScore,
 )
-from tinygpt.runs.trained_weights import FILES, METRICS, TrainedWeights, open_weights
+from tinygpt.runs.trained_weights import FILES, IMPORTED, TrainedWeights, open_weights
 from tinygpt.store import Artifact, ArtifactWriter
+from tinygpt.store.metrics import METRICS
 
 GENERATION = SampleConfig(temperature=0.8, max_new_tokens=256, seed=1337)  # as `sample` does
 BATCH = 32  # samples generated side by side
@@ -62,7 +64,8 @@ def run(
     Args:
         config: [eval] and `runtime.device`, `runtime.threads` are used.
         inputs: "train" (or a checkpoint in its place), "tokenize", and "build-dataset"; without it,
-            which takes `eval.text`, there are no baselines and no generation quality.
+            which takes `eval.text`, there are no baselines and no generation quality. An imported
+            model has no untrained form to compare with.
         out: where the artifact goes.
         reporter: receives the progress, and which weights "auto" takes where that is not the last.
     Raises:
@@ -89,7 +92,7 @@ def run(
     reporter.advance(1, loss=result.loss, perplexity=result.perplexity)
     baselines: dict[str, ScoreRecord] = {}
     if has_baselines:
-        seed = inputs["train"].read_json("config.json")["train"]["seed"]
+        seed = seed_of(inputs["train"])
         losses = baseline_losses(model, seed, data.train, tokens, reporter)
         for name, loss in losses.items():
             score = Score.of(loss, result.tokens, result.bytes)
@@ -119,6 +122,12 @@ def run(
     out.json("summary.json", {"rows": summary(evaluation)})
 
 
+def seed_of(train: Artifact) -> int | None:
+    """The seed of the weights before training; None of an imported model."""
+    recipe = train.read_json("config.json", ModelFile).get("train")
+    return None if recipe is None else recipe["seed"]
+
+
 class Data(NamedTuple):
     """The text from which a model was made; its splits are empty where it is not at hand."""
 
@@ -135,7 +144,7 @@ def read_dataset(dataset: Artifact | None, split: str, tokenizer: Tokenizer) -> 
     """The train split of a build-dataset artifact, and its split "val" or "test"."""
     if dataset is None:
         return Data(np.empty(0, np.uint16), np.empty(0, np.uint16), None)
-    meta: DatasetMeta = dataset.read_json("meta.json")
+    meta = dataset.read_json("meta.json", DatasetMeta)
     train = read_tokens(dataset.open("train.bin"), tokenizer.vocab_size)
     if split not in meta:
         both = "--set dataset.test_fraction=0.05 --set eval.split=test"
@@ -149,8 +158,8 @@ def read_dataset(dataset: Artifact | None, split: str, tokenizer: Tokenizer) -> 
 
 def other_weights(train: Artifact, chosen: TrainedWeights) -> TrainedWeights | None:
     """The weights of a run that were not chosen; None where best and last are the same."""
-    if {METRICS, FILES["best"]} & set(train.missing()):
-        return None  # the folder of a model that was copied
+    if train.is_imported or {METRICS, FILES["best"]} & set(train.missing()):
+        return None  # or the folder of a model that was copied
     other = open_weights(train, "last" if chosen.which == "best" else "best")
     return None if other.step == chosen.step else other
 
@@ -165,18 +174,21 @@ def weights_score(
 
 
 def baseline_losses(
-    model: GPT, seed: int, train: Tokens, tokens: Tokens, reporter: Reporter
+    model: GPT, seed: int | None, train: Tokens, tokens: Tokens, reporter: Reporter
 ) -> dict[str, float]:
     """Loss of n-gram models and of the untrained model on the same tokens [nats per token].
 
     Args:
         model: the trained one.
-        seed: of the weights that it had before training.
+        seed: of the weights that it had before training; None if that is not known.
         train, tokens: what the n-gram models count, and what is evaluated.
         reporter: receives the progress.
     """
     losses = ngram_losses(train, tokens, model.vocab_size)
     reporter.advance()
+    if seed is None:
+        reporter.advance()
+        return losses
     untrained = init_weights(GPT(model.config, model.vocab_size), seed)
     untrained.explicit = model.explicit
     losses["untrained"] = mean_loss(untrained.to(model.token_embedding.weight.device), tokens)
@@ -356,6 +368,8 @@ def weights_rows(result: EvalRecord) -> list[list[str]]:
     split = "this" if result["judged"] == "validation split" else "the validation"
     remarks = {"best": f", chosen on {split} split", "last": ""}
     chosen, other = result["weights"], result["other_weights"]
+    if result["step"] == 0:
+        return [["weights", IMPORTED]]
     rows = [["weights", f"{chosen}, of step {result['step']:,}{remarks[chosen]}"]]
     if other is not None:
         scores = f"loss {other['loss']:.4f}, perplexity {other['perplexity']:,.2f}"

@@ -13,10 +13,18 @@ from tinygpt.errors import InputError, PageError
 from tinygpt.html_page import Ablation, PageModel, packing, render, size
 from tinygpt.lm.fast.numpy_decoder import NumpyDecoder
 from tinygpt.lm.probe import decoder_logits
-from tinygpt.lm.weights import Array, read_arrays
+from tinygpt.lm.weights import Array
 from tinygpt.progress import Reporter
 from tinygpt.records import ModelFile
-from tinygpt.runs.trained_weights import Note, TrainedWeights, ignore, open_weights, snapshot_files
+from tinygpt.runs.trained_weights import (
+    IMPORTED,
+    Note,
+    TrainedWeights,
+    ignore,
+    open_weights,
+    read_snapshot,
+    snapshot_files,
+)
 from tinygpt.store import Artifact, ArtifactWriter, Inputs
 
 MAX_BYTES = 25_000_000  # of a page with snapshots
@@ -50,14 +58,14 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         reporter.note(trained.note)
     dtype = config.page.dtype
     refuse_what_does_not_fit(trained.arrays, dtype)
-    model_file: ModelFile = train.read_json("config.json")
+    model_file = train.read_json("config.json", ModelFile)
     logits, difference = measure(trained, dtype)
     model = PageModel(
         id=train.id,
         config=trained.config,
         weights=trained.arrays,
         step=trained.step,
-        max_steps=model_file["train"]["max_steps"],
+        max_steps=model_file["train"]["max_steps"] if "train" in model_file else 0,
         which=trained.which,
         dtype=dtype,
         tokenizer=tokenizer,
@@ -133,7 +141,7 @@ def read_snapshots(
     steps = list(files)
     places = np.linspace(0, len(steps) - 1, min(count, len(steps)))
     chosen = [steps[place] for place in np.rint(places).astype(int)]
-    return {kept: read_arrays(train.read(files[kept])) for kept in chosen}
+    return {kept: read_snapshot(train, files[kept]) for kept in chosen}
 
 
 def read_ablation(plot: Artifact | None, step: int) -> Ablation | None:
@@ -159,8 +167,9 @@ def read_ablation(plot: Artifact | None, step: int) -> Ablation | None:
 def summary(model: PageModel, size: int, difference: float) -> list[list[str]]:
     """The result table."""
     snapshots = ", ".join(f"{step:,}" for step in model.snapshots)
+    weights = f"step {model.step:,} ({model.which} weights)" if model.step else IMPORTED
     return [
-        ["model", f"{model.id}, step {model.step:,} ({model.which} weights)"],
+        ["model", f"{model.id}, {weights}"],
         ["format", f"{model.dtype}; it moves logits by up to {difference:.2g}"],
         ["snapshots", f"of step {snapshots}, in int8" if snapshots else "none"],
         ["size", f"{size / 1e6:.1f} MB"],

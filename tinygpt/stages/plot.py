@@ -29,9 +29,15 @@ from tinygpt.lm.init import init_weights
 from tinygpt.lm.model import GPT
 from tinygpt.lm.tokenizer import Tokenizer
 from tinygpt.progress import Reporter
-from tinygpt.records import EvalRecord, ModelFile, Summary
-from tinygpt.runs.trained_weights import open_weights, snapshot_files
+from tinygpt.records import DatasetMeta, EvalRecord, ModelFile, Summary
+from tinygpt.runs.trained_weights import (
+    IMPORTED,
+    open_weights,
+    read_snapshot,
+    snapshot_files,
+)
 from tinygpt.store import Artifact, ArtifactWriter
+from tinygpt.store.metrics import read_metrics
 
 DOCUMENT_TOKENS = 40  # of a validation document
 MAX_TOKENS = 56  # of a text that was given: as many labels as a picture has room for
@@ -47,7 +53,8 @@ def run(
 
     Args:
         config: [plot] and `runtime.threads` are used.
-        inputs: "train" (or a checkpoint in its place), "eval", "build-dataset", "tokenize".
+        inputs: "train" (or a checkpoint in its place), "eval", "build-dataset", "tokenize". Of an
+            imported model, "train" and "tokenize" are enough where `plot.text` is set.
         out: where the artifact goes.
         reporter: receives the progress, and a note where a text had to be cut.
     Raises:
@@ -56,7 +63,7 @@ def run(
     prepare_cpu(config.runtime.threads)
     analysis = analyze(config, inputs, reporter)
     L, H = analysis.final.maps.shape[:2]
-    reporter.task("draw", L * H + L + 5, unit="pictures")
+    reporter.task("draw", L * H + L + 4 + (analysis.curves is not None), unit="pictures")
     pictures = []
     with style():
         for name, figure in draw(analysis):
@@ -66,10 +73,11 @@ def run(
             reporter.advance()
     for name, table in tables(analysis).items():
         out.bytes(f"{name}.csv", to_csv(table))
+    dataset = inputs.get("build-dataset")
     facts: ReportFacts = {
-        "model_config": inputs["train"].read_json("config.json"),
-        "dataset": inputs["build-dataset"].read_json("meta.json"),
-        "evaluation": inputs["eval"].read_json("eval.json"),
+        "model_config": inputs["train"].read_json("config.json", ModelFile),
+        "dataset": None if dataset is None else dataset.read_json("meta.json", DatasetMeta),
+        "evaluation": evaluation_of(inputs),
         "plot": config.plot.model_dump(mode="json"),
         "lineage": [(name, artifact.digest) for name, artifact in sorted(inputs.items())],
     }
@@ -78,27 +86,37 @@ def run(
     out.json("summary.json", summary_file)
 
 
+def evaluation_of(inputs: Mapping[str, Artifact]) -> EvalRecord | None:
+    """The evaluation, if there is one."""
+    return inputs["eval"].read_json("eval.json", EvalRecord) if "eval" in inputs else None
+
+
 def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) -> RunAnalysis:
     """Measure all that is drawn."""
     train = inputs["train"]
     tokenizer = Tokenizer.from_bytes(inputs["tokenize"].read("tokenizer.json"))
-    validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
-    evaluation: EvalRecord = inputs["eval"].read_json("eval.json")
-    model_file: ModelFile = train.read_json("config.json")
+    validation: Tokens = np.empty(0, np.uint16)
+    if "build-dataset" in inputs:
+        validation = read_tokens(inputs["build-dataset"].open("val.bin"), tokenizer.vocab_size)
+    recipe = train.read_json("config.json", ModelFile).get("train")
     trained = open_weights(train, config.plot.weights)
     if trained.note is not None:
         reporter.note(trained.note)
     model = trained.model(reporter.note)
-    initial = init_weights(GPT(model.config, model.vocab_size), model_file["train"]["seed"])
-    initial.explicit = model.explicit
     token_ids = choose_text(config, tokenizer, validation, model.config.context_length, reporter)
 
     names = snapshot_files(train, trained.step, reporter.note)
     reporter.task("analyze", 2 + len(names), unit="models")
-    snapshots = [ModelAnalysis.of(initial, token_ids, 0)]
+    snapshots: list[ModelAnalysis] = []
+    initial = None
+    if recipe is not None:
+        untrained = init_weights(GPT(model.config, model.vocab_size), recipe["seed"])
+        untrained.explicit = model.explicit
+        snapshots.append(ModelAnalysis.of(untrained, token_ids, 0))
+        initial = weight_groups(arrays_of(untrained))
     reporter.advance()
     for step, name in names.items():
-        snapshot = weights.read_model(train.read("config.json"), train.read(name))
+        snapshot = weights.model_of(trained.config, trained.vocab_size, read_snapshot(train, name))
         snapshot.explicit = model.explicit
         snapshots.append(ModelAnalysis.of(snapshot, token_ids, step))
         reporter.advance()
@@ -106,16 +124,17 @@ def analyze(config: Config, inputs: Mapping[str, Artifact], reporter: Reporter) 
     reporter.advance()
 
     baselines: dict[str, float] = {}
-    if evaluation["judged"] == "validation split":  # else they are not comparable
+    evaluation = evaluation_of(inputs)
+    if evaluation and evaluation["judged"] == "validation split":  # else they are not comparable
         scores = evaluation["baselines"]
         baselines = {name: score["loss"] for name, score in scores.items()}
     ablation_text = validation[: (config.plot.ablation_tokens or 0) + 1]
     labels = token_labels([tokenizer.token_bytes(token_id) for token_id in token_ids])
     return RunAnalysis(
         labels=labels,
-        curves=Curves.from_rows(train.read_rows("metrics.jsonl")),
+        curves=None if recipe is None else Curves.from_rows(read_metrics(train)),
         baselines=baselines,
-        weights=(weight_groups(arrays_of(model)), weight_groups(arrays_of(initial))),
+        weights=(weight_groups(arrays_of(model)), initial),
         snapshots=snapshots,
         ablation=ablate_heads(model, ablation_text) if len(ablation_text) > 1 else None,
     )
@@ -148,7 +167,8 @@ def choose_text(
 
 def draw(analysis: RunAnalysis) -> Iterator[tuple[str, Figure]]:
     """Every picture with its name; how they change over the steps is in the report alone."""
-    yield "training_curves", training_curves(analysis.curves, analysis.baselines)
+    if analysis.curves is not None:
+        yield "training_curves", training_curves(analysis.curves, analysis.baselines)
     yield "attention_heatmaps/overview", overview(analysis)
     for layer, head, figure in head_maps(analysis):
         yield f"attention_heatmaps/layer-{layer}-head-{head}", figure
@@ -156,7 +176,8 @@ def draw(analysis: RunAnalysis) -> Iterator[tuple[str, Figure]]:
     for place in dict.fromkeys(group.layer for group in trained):
         name = "embeddings" if place is None else f"layer-{place}"
         yield f"weight_distributions/{name}", histograms(trained, initial, place)
-    final, first = analysis.final.spectra, analysis.snapshots[0].spectra
+    final = analysis.final.spectra
+    first = None if analysis.initial is None else analysis.initial.spectra
     yield "weight_distributions/spectral_norms", norms_by_layer(final, first)
     yield "weight_distributions/singular_values", singular_values(final, first)
 
@@ -215,13 +236,14 @@ def matrix_table(analysis: RunAnalysis) -> Table:
 
 
 def singular_value_table(analysis: RunAnalysis) -> Table:
-    """The whole spectrum of every matrix, trained and initial."""
-    table: Table = [("layer", "matrix", "index", "trained", "initial")]
-    initial = analysis.snapshots[0].spectra
-    for group, spectrum in analysis.final.spectra.items():
-        pairs = zip(spectrum.values, initial[group].values, strict=True)
-        for index, pair in enumerate(pairs):
-            table.append((*group, index, *pair))
+    """The whole spectrum of every matrix, trained and, where it is known, initial."""
+    known = {"trained": analysis.final, "initial": analysis.initial}
+    columns = {name: one.spectra for name, one in known.items() if one is not None}
+    table: Table = [("layer", "matrix", "index", *columns)]
+    for group in analysis.final.spectra:
+        rows = zip(*(spectra[group].values for spectra in columns.values()), strict=True)
+        for index, values in enumerate(rows):
+            table.append((*group, index, *values))
     return table
 
 
@@ -240,7 +262,7 @@ def summary(analysis: RunAnalysis, pictures: int) -> list[list[str]]:
     tokens = len(analysis.labels)
     induction, previous = scores.induction, scores.previous_token
     rows = [
-        ["weights", f"of step {analysis.final.step:,}"],
+        ["weights", f"of step {analysis.final.step:,}" if analysis.initial else IMPORTED],
         ["text", f"{tokens} token{'s' if tokens > 1 else ''}"],
         ["strongest induction", f"{_highest(induction)}: {induction.max():.2f}"],
         ["strongest previous token", f"{_highest(previous)}: {previous.max():.2f}"],

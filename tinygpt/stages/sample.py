@@ -98,7 +98,7 @@ def run(
         ["new tokens", f"{tokens:,}"],
         ["ended", ", ".join(counts)],
         ["seed", str(settings.seed)],
-        ["weights", f"{trained.which}, of step {trained.step:,}"],
+        ["weights", trained.title],
     ]
     out.json("summary.json", {"rows": rows})
 
@@ -221,7 +221,7 @@ def add_xray(
         text = tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")
         return {"token": text or END_OF_TEXT, "probability": round(probability, 6)}
 
-    for record in samples.read_rows("samples.jsonl"):
+    for record in samples.read_rows("samples.jsonl", list[dict[str, Any]]):
         record["xray"] = []
         for token in xray(decoder, prompt, record["token_ids"]):
             entry = describe(token.token_id, token.probability)

@@ -1,16 +1,21 @@
 """Stage `tokenize`: a corpus in, the tokenizer learned from its train split out."""
 
+import re
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from tinygpt.config import Config, TokenizerConfig
 from tinygpt.corpus import read_documents
 from tinygpt.lm.dataset import encode_parts
 from tinygpt.lm.holdout import Holdout, plan_holdout
-from tinygpt.lm.tokenizer import AUTO_VOCAB_SIZE, BYTES, Tokenizer, auto_vocab_size
+from tinygpt.lm.tokenizer import AUTO_VOCAB_SIZE, Tokenizer, auto_vocab_size
 from tinygpt.progress import Reporter
 from tinygpt.records import CorpusMeta, TokenizerStatistics, TrainSplitStatistics
 from tinygpt.store import Artifact, ArtifactWriter, Inputs
 
+LONG_WORD = 4096  # characters, from which on a note says that it takes time
+ONE_WORD = re.compile(rf"[^\W\d_]{{{LONG_WORD},}}|\d{{{LONG_WORD},}}|[^\w\s]{{{LONG_WORD},}}")
 LONGEST = 20  # entries named in statistics.json
 
 
@@ -26,10 +31,10 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
         InputError: there is too little text to hold out a part, or a document is not Unicode.
     """
     corpus = inputs["corpus"]
-    meta: CorpusMeta = corpus.read_json("meta.json")
+    meta = corpus.read_json("meta.json", CorpusMeta)
     reporter.task("choose what is held out", meta["documents"], unit="documents")
     with corpus.open("documents.jsonl.gz") as stream:
-        documents = read_documents(stream, reporter)
+        documents = note_long_words(read_documents(stream, reporter), reporter)
         holdout = plan_holdout(documents, config.dataset, meta.get("unit"))
     vocab_size = config.tokenizer.vocab_size
     asked = auto_vocab_size(holdout.train_bytes) if vocab_size == "auto" else vocab_size
@@ -50,6 +55,20 @@ def run(config: Config, inputs: Inputs, out: ArtifactWriter, reporter: Reporter)
     out.json("summary.json", {"rows": summary(statistics, config.tokenizer, holdout)})
 
 
+def note_long_words(documents: Iterable[str], reporter: Reporter) -> Iterator[str]:
+    """The same documents; a note on the first in which nothing separates words for long."""
+    noted = False
+    for number, document in enumerate(documents, 1):
+        is_suspect = not noted and any(len(word) > LONG_WORD for word in document.split())
+        if is_suspect and (word := ONE_WORD.search(document)):
+            noted = True
+            size = f"{len(word[0]):,} characters, beginning with {word[0][:20]!r}"
+            reporter.note(
+                f"document {number:,} has a word of {size}; each MB of such text takes seconds"
+            )
+        yield document
+
+
 def measure(
     tokenizer: Tokenizer, asked: int, corpus: Artifact, holdout: Holdout, reporter: Reporter
 ) -> TokenizerStatistics:
@@ -66,7 +85,9 @@ def measure(
     train: TrainSplitStatistics = {"documents": 0, "words": 0, "bytes": 0, "tokens": 0}
     with corpus.open("documents.jsonl.gz") as stream:
         parts = holdout.parts(read_documents(stream, reporter))
-        for part in encode_parts(parts, tokenizer):
+        for part in encode_parts(
+            parts, tokenizer, lambda done: reporter.advance(0, million_tokens=done / 1e6)
+        ):
             if part.split == "train":
                 np.add.at(uses, part.tokens, 1)
                 train["documents"] += 1
@@ -79,7 +100,7 @@ def measure(
         "vocab_size": tokenizer.vocab_size,
         "vocab_size_asked": asked,
         "unused_entries": int((uses == 0).sum()),
-        "unused_bytes": int((uses[1 : 1 + BYTES] == 0).sum()),
+        "unused_bytes": int((uses[np.asarray(lengths) == 1] == 0).sum()),
         "longest_entries": [tokenizer.decode([entry]) for entry in by_length[:LONGEST]],
         "bytes_per_token": round(train["bytes"] / max(train["tokens"], 1), 4),
         "tokens_per_word": round(train["tokens"] / max(train["words"], 1), 4),

@@ -17,8 +17,10 @@ from tinygpt.progress import NO_LIMITS, Limits, Reporter, duration
 from tinygpt.records import DatasetMeta, EvalRow
 from tinygpt.runs.memory import check_memory
 from tinygpt.runs.pace import Pace, Seconds, measure_seconds
-from tinygpt.runs.training_run import TrainingRun, is_evaluation_step
-from tinygpt.store import Artifact, ArtifactWriter, Inputs
+from tinygpt.runs.resuming import open_run
+from tinygpt.runs.schedule import is_evaluation_step
+from tinygpt.runs.training_run import TrainingRun
+from tinygpt.store import ArtifactWriter, Inputs, UnfinishedRun
 
 LONG_RUN = 2 * 3600  # seconds
 
@@ -44,16 +46,21 @@ def run(
     Raises:
         ConfigError: the run needs more memory than there is.
         InputError: fewer training tokens than one window.
-        DivergedError: a loss or gradient is not finite; the last checkpoint is intact.
+        DivergedError: a loss or gradient is not finite; the checkpoints are intact.
         StoppedEarly, Interrupted: a limit or a signal ended the run, and all of it is saved.
     """
-    meta: DatasetMeta = inputs["build-dataset"].read_json("meta.json")
+    meta = inputs["build-dataset"].read_json("meta.json", DatasetMeta)
     check_memory(config, meta["vocab_size"], processes.world_size, reporter)
     with limits.defer_signals():
-        training = TrainingRun(config, inputs, out.unfinished_run.newest(), processes)
+        training = open_run(config, inputs, out.unfinished_run, processes, reporter.note)
         if training.state.step and (stop := stop_reason(training.state.step, 0, limits)):
             raise stop  # one more step is not what was asked for
         announce(training, reporter)
+        if training.state.step == 0 and "init_from" in inputs and inputs["init_from"].is_imported:
+            reporter.note(
+                f"model {inputs['init_from'].id} was imported: its weights go on with a fresh "
+                "optimizer state"
+            )
         seconds, steps = take_steps(training, out, reporter, limits)
         training.finish(out, seconds, steps)
 
@@ -74,7 +81,7 @@ def take_steps(
     for record in steps_of(training):
         spent += time.monotonic() - resumed  # evaluation and checkpoints are not training
         pace.stepped()
-        training.record(record)
+        reporter.metrics(training.record(record))
         speed = training.tokens(record.step - first_step) / spent
         reporter.advance(
             1,
@@ -109,10 +116,10 @@ def steps_of(training: TrainingRun) -> Iterator[StepRecord]:
 
 
 def follow(
-    config: Config, inputs: Inputs, checkpoint: Artifact | None, processes: DataParallelGroup
+    config: Config, inputs: Inputs, unfinished: UnfinishedRun, processes: DataParallelGroup
 ) -> None:
     """Take the steps of `run` in another process than rank 0, which writes and says nothing."""
-    training = TrainingRun(config, inputs, checkpoint, processes)
+    training = open_run(config, inputs, unfinished, processes)
     with suppress(DivergedError):  # which rank 0 meets, too
         for record in train(training.state, training.batches, config.train):
             if is_evaluation_step(record.step, config.train):
@@ -184,6 +191,7 @@ def report_passes(tokens_per_step: int, text: int, max_steps: int, reporter: Rep
 
 def report_evaluation(row: EvalRow, reporter: Reporter) -> None:
     """Report an evaluation: a line of its own, and a figure in the progress bar."""
+    reporter.metrics(row)
     reporter.advance(0, val_perplexity=row["val_perplexity"])
     scores = f"validation loss {row['val_loss']:.4f}, perplexity {row['val_perplexity']:,.2f}"
     reporter.note(f"step {row['step']:,}: {scores}{', best so far' if row['best'] else ''}")
