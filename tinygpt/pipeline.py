@@ -54,7 +54,7 @@ _IN_ORDER = (
     ),
     Stage(
         "eval",
-        4,
+        5,
         ("eval",),
         ("train", "build-dataset", "tokenize"),
         external=("eval.text",),

@@ -8,6 +8,7 @@ import typer
 
 from tinygpt import ui
 from tinygpt.cli import failures
+from tinygpt.cli.experiment import By, MinEffect, compare_by
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import UsageError
 
@@ -27,7 +28,9 @@ LONGEST_CELL = 30
 
 
 @with_options("store", "json", "debug")
-def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
+def compare(
+    call: Call, *, runs: Runs, out: Folder = None, by: By = None, min_effect: MinEffect = None
+) -> None:
     """Show how runs differ, and draw their training curves."""
     store = call.store()
     found = {run.id: run for run in (store.resolve(prefix, "train") for prefix in runs)}
@@ -36,6 +39,8 @@ def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
             "`compare` needs at least two different runs",
             hint="name two; `tinygpt artifacts ls train` lists them",
         )
+    if by is not None:
+        return compare_by(call, store, by, list(found.values()), min_effect)
     folder = store.latest if out is None else out
     picture = _draw(found, folder.absolute() / "compare.png")
     facts = {id_: dict(_settings(store, run)) | _results(store, run) for id_, run in found.items()}

@@ -186,6 +186,11 @@ class TrainingRun:
         }
         self.metrics.append(row)
 
+    def last_step(self) -> tuple[int, float | None]:
+        """The last whole step and its training loss; (0, None) before the first."""
+        losses = [row["loss"] for row in self.metrics if row["kind"] == "step"]
+        return (self.state.step, losses[-1]) if losses else (0, None)
+
     def validation_loss(self) -> float:
         """In nats per token; each process computes a part of it.
 

@@ -1,11 +1,11 @@
 """Stage `eval`: a model in; its loss, and the quality of the texts that it generates, out."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch import device as Device
 
 from tinygpt.analysis.generation_metrics import (
     Match,
@@ -19,7 +19,7 @@ from tinygpt.config import Config, SampleConfig
 from tinygpt.corpus.given import GivenTexts, read_given
 from tinygpt.errors import ConfigError
 from tinygpt.lm.dataset import Tokens, document_spans, encode_parts, read_tokens
-from tinygpt.lm.evaluation import Score, evaluate, mean_loss
+from tinygpt.lm.evaluation import Parts, Score, evaluate, mean_loss
 from tinygpt.lm.fast.precision import choose_device, prepare_cpu
 from tinygpt.lm.holdout import Part
 from tinygpt.lm.init import init_weights
@@ -59,6 +59,8 @@ def run(
 ) -> None:
     """Evaluate the weights of a run that `eval.weights` names; eval.json is an EvalRecord.
 
+    documents.jsonl is about the last weights, whichever were chosen: experiments compare by them.
+
     Args:
         config: [eval] and `runtime.device`, `runtime.threads` are used.
         inputs: "train" (or a checkpoint in its place), "tokenize", and "build-dataset"; without it,
@@ -84,26 +86,30 @@ def run(
     others = other_weights(inputs["train"], trained)
     has_baselines = config.eval.baselines and len(data.train) > 0
     reporter.task("evaluate", 1 + bool(others) + 2 * has_baselines, unit="models")
-    byte_lengths = np.asarray(tokenizer.byte_lengths)
-    result = evaluate(model, tokens, end_of_text=tokenizer.end_of_text, byte_lengths=byte_lengths)
+    measure = partial(
+        evaluate,
+        tokens=tokens,
+        end_of_text=tokenizer.end_of_text,
+        byte_lengths=np.asarray(tokenizer.byte_lengths),
+    )
+    result = measure(model)
     reporter.advance(1, loss=result.loss, perplexity=result.perplexity)
     baselines: dict[str, ScoreRecord] = {}
     if has_baselines:
         seed = inputs["train"].read_json("config.json")["train"]["seed"]
         losses = baseline_losses(model, seed, data.train, tokens, reporter)
         for name, loss in losses.items():
-            score = Score.of(loss, result.tokens, result.bytes)
-            baselines[name] = ScoreRecord(**asdict(score))  # type: ignore[typeddict-item]
+            baselines[name] = score_record(Score.of(loss, result.tokens, result.bytes))
     compared: WeightsScore | None = None
+    of_last = result.parts
     if others is not None:
-        compared = weights_score(others, tokens, result.bytes, device)
+        other = measure(others.model().to(device))
+        compared = {"weights": others.which, "step": others.step, **score_record(other)}
+        of_last = result.parts if trained.which == "last" else other.parts
         reporter.advance()
     quality = None
     if config.eval.num_samples is not None and len(data.train):
-        held_out = beginnings(data.held_out, tokenizer, config.eval.num_samples)
-        decoder = trained.decoder(config.runtime.device, min(BATCH, len(held_out)), reporter.note)
-        generated = generate_samples(decoder, tokenizer, len(held_out), reporter)
-        quality = generation_quality(generated, held_out, data.train, tokenizer)
+        quality = generate_and_measure(trained, data, tokenizer, config, reporter)
     evaluation: EvalRecord = {
         "judged": JUDGED[config.eval.split] if config.eval.text is None else "text",
         "weights": trained.which,
@@ -112,11 +118,26 @@ def run(
         "label": data.label,
         "baselines": baselines,
         "generation_metrics": quality,
-        **asdict(result),  # type: ignore[typeddict-item]
+        **{name: value for name, value in vars(result).items() if name != "parts"},  # type: ignore[typeddict-item]
         **({} if given is None else {"text": given.title, "left_out": given.left_out}),
     }
     out.json("eval.json", evaluation)
+    out.bytes("documents.jsonl", document_lines(of_last))
     out.json("summary.json", {"rows": summary(evaluation)})
+
+
+def generate_and_measure(
+    trained: TrainedWeights,
+    data: "Data",
+    tokenizer: Tokenizer,
+    config: Config,
+    reporter: Reporter,
+) -> GenerationQuality:
+    """Generate up to `eval.num_samples` texts, and measure them beside as many documents."""
+    held_out = beginnings(data.held_out, tokenizer, config.eval.num_samples or 0)
+    decoder = trained.decoder(config.runtime.device, min(BATCH, len(held_out)), reporter.note)
+    generated = generate_samples(decoder, tokenizer, len(held_out), reporter)
+    return generation_quality(generated, held_out, data.train, tokenizer)
 
 
 class Data(NamedTuple):
@@ -155,13 +176,17 @@ def other_weights(train: Artifact, chosen: TrainedWeights) -> TrainedWeights | N
     return None if other.step == chosen.step else other
 
 
-def weights_score(
-    trained: TrainedWeights, tokens: Tokens, text_bytes: int, device: Device
-) -> WeightsScore:
-    """The score of some weights on tokens that predict `text_bytes` bytes of text."""
-    loss = mean_loss(trained.model().to(device), tokens)
-    score = Score.of(loss, len(tokens) - 1, text_bytes)
-    return {"weights": trained.which, "step": trained.step, **asdict(score)}  # type: ignore[typeddict-item]
+def score_record(score: Score) -> ScoreRecord:
+    """A score alone, without what it was measured on."""
+    names = ("loss", "perplexity", "bits_per_byte")
+    return {name: getattr(score, name) for name in names}  # type: ignore[return-value]
+
+
+def document_lines(parts: Parts) -> bytes:
+    """The parts of an evaluated text as JSON Lines of DocumentRow."""
+    rows = zip(*(column.tolist() for column in parts), strict=True)
+    lines = (json.dumps(dict(zip(Parts._fields, row, strict=True))) + "\n" for row in rows)
+    return "".join(lines).encode()
 
 
 def baseline_losses(

@@ -54,8 +54,12 @@ def run(
         if training.state.step and (stop := stop_reason(training.state.step, 0, limits)):
             raise stop  # one more step is not what was asked for
         announce(training, reporter)
-        seconds, steps = take_steps(training, out, reporter, limits)
-        training.finish(out, seconds, steps)
+        try:
+            seconds, steps = take_steps(training, out, reporter, limits)
+            training.finish(out, seconds, steps)
+        except DivergedError as error:
+            error.step, error.last_loss = training.last_step()
+            raise
 
 
 def take_steps(

@@ -26,6 +26,12 @@ from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
 MODEL_STAGE = "train"
+PLAN = "experiment-plan"
+EXPERIMENT = "experiment"
+FAILURE = "failure"
+KEPT_STAGES = (MODEL_STAGE, PLAN, EXPERIMENT, FAILURE)
+"""The stages of which `gc` keeps every artifact; forgotten experiments would be looked at again."""
+
 MODEL_FILES = ("config.json", "model.safetensors", "probe.safetensors", "tokenizer.json")
 """What a model needs beside its manifest to be loaded, sampled and evaluated on a text.
 
@@ -73,6 +79,9 @@ class DamageError(CorruptArtifactError):
             hint = "`tinygpt train --resume` continues from the newest intact checkpoint"
         elif stage == MODEL_STAGE:
             hint = f"`tinygpt artifacts verify --repair` mends what it can; {rebuild} trains again"
+        elif stage in KEPT_STAGES:
+            remove = "`tinygpt artifacts verify --repair` removes it"
+            hint = f"{remove}; the `tinygpt run --vary` that made it makes it again"
         else:
             hint = f"`tinygpt artifacts verify --repair` removes it, and {rebuild} makes it again"
         super().__init__(f"artifact `{name}` is damaged: `{file}` {problem}", hint=hint)

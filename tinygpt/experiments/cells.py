@@ -1,0 +1,310 @@
+"""The cells of an experiment: each is an ordinary run, found in the store or computed.
+
+A cached run under other conditions than those of the plan is computed again, because arms could
+differ by those conditions. A run that diverges leaves a record of its failure, no model.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import NamedTuple
+
+from tinygpt.errors import DivergedError, Interrupted, TinygptError
+from tinygpt.experiments.grid import Arm
+from tinygpt.experiments.plan import differing_conditions, publish
+from tinygpt.experiments.records import Plan
+from tinygpt.hashing import Key, hash_json
+from tinygpt.progress import Limits, Reporter, SilentReporter
+from tinygpt.project import Project
+from tinygpt.store import Artifact, Store
+from tinygpt.store.artifact import FAILURE
+
+FAILURE_FILE = "failure.json"
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Cell(NamedTuple):
+    """One run of an experiment.
+
+    Args:
+        arm: its recipe.
+        precision: of its matrix products, as the plan has it.
+        seed: of weights, batches and dropout.
+    """
+
+    arm: Arm
+    precision: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
+
+
+class Made(NamedTuple):
+    """What came of a cell.
+
+    Args:
+        cell: which one.
+        train, evaluation: its artifacts; None where training failed.
+        failure: the record of that, else None.
+        cached: nothing was computed.
+    """
+
+    cell: Cell
+    train: Artifact | None
+    evaluation: Artifact | None
+    failure: Artifact | None
+    cached: bool
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """By the name that they have among the inputs of the experiment."""
+        made = {"train": self.train, "eval": self.evaluation, "failure": self.failure}
+        name = self.cell.name
+        return {f"{kind} {name}": artifact for kind, artifact in made.items() if artifact}
+
+
+class CellReporter(SilentReporter):
+    """Shows the progress of a cell; of its lines, only that it continues."""
+
+    def __init__(self, screen: Reporter, title: str) -> None:
+        self.screen = screen
+        self.title = title
+
+    def task(self, title: str, total: int | None = None, *, unit: str = "", done: int = 0) -> None:
+        self.screen.task(f"{self.title}: {title}", total, unit=unit, done=done)
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self.screen.advance(amount, **figures)
+
+    def note(self, text: str) -> None:
+        if text.startswith("continuing"):
+            self.screen.note(f"{self.title}: {text}")
+
+
+def cells_of(arms: Sequence[Arm], plan: Plan) -> list[Cell]:
+    """Every cell, seed by seed, so that a stop leaves whole pairs."""
+    return [
+        Cell(arm, record["precision"], seed)
+        for seed in plan["seeds"]
+        for arm, record in zip(arms, plan["arms"], strict=True)
+    ]
+
+
+def find_cell(project: Project, plan: Plan, cell: Cell) -> tuple[Made | None, str]:
+    """What the store has of a cell under the plan's conditions, and why it must run; no changes."""
+    ours = project.with_config(cell.arm.with_seed(cell.seed))
+    stages = ours.plan("eval")
+    train, evaluation = stages["train"], stages["eval"].artifact
+    if train.key is None:
+        return None, "no dataset yet"
+    if failure := project.store.find(FAILURE, failure_key(train.key, plan, cell)):
+        return Made(cell, None, None, failure, cached=True), "failed before"
+    if train.artifact is None:
+        steps = project.store.unfinished_run("train", train.key).steps()
+        return None, f"continues at step {steps[-1]:,}" if steps else "to run"
+    if differing := differing_conditions(plan, cell.precision, train.artifact.manifest.provenance):
+        return None, f"again: {', '.join(differing)}"
+    if evaluation is None:
+        return None, "to evaluate"
+    return Made(cell, train.artifact, evaluation, None, cached=True), "cached"
+
+
+def make_cell(project: Project, plan: Plan, cell: Cell, limits: Limits, *, force: bool) -> Made:
+    """A cell from the store, or computed.
+
+    Args:
+        project: with any configuration; its reporter receives the progress.
+        force: compute it also if it is cached or has failed before.
+    Raises:
+        TinygptError: what the stages raise, but for DivergedError.
+    """
+    ours = project.with_config(cell.arm.with_seed(cell.seed))
+    found, _ = find_cell(project, plan, cell)
+    if found is not None and not force:
+        for artifact in found.artifacts.values():
+            artifact.check()
+        return found
+    cached = ours.plan("train")["train"]
+    assert cached.key is not None
+    differs = cached.artifact is not None and differing_conditions(
+        plan, cell.precision, cached.artifact.manifest.provenance
+    )
+    _drop_other_checkpoints(project.store, cached.key, plan, cell, force=force)
+    try:
+        train = ours.make("train", force=force or bool(differs), limits=limits)
+        evaluation = ours.make("eval", force=force)
+    except DivergedError as error:
+        failure = _record_failure(project, cached.key, plan, cell, error)
+        return Made(cell, None, None, failure, cached=False)
+    is_cached = train.cached and evaluation.cached
+    return Made(cell, train.artifact, evaluation.artifact, None, cached=is_cached)
+
+
+def failure_key(train: Key, plan: Plan, cell: Cell) -> Key:
+    """The key of the record that a run diverges under the conditions of a plan."""
+    conditions = {**plan["conditions"], "precision": cell.precision}
+    return Key(hash_json("tinygpt.failure", train, conditions, plan["code"]))
+
+
+def _record_failure(
+    project: Project, train: Key, plan: Plan, cell: Cell, error: DivergedError
+) -> Artifact:
+    """Note how a cell failed, and set its checkpoints aside, from which it would fail again."""
+    store = project.store
+    unfinished = store.unfinished_run("train", train)
+    if unfinished.folder.exists():
+        unfinished.set_aside("failed")
+    record = {"step": error.step, "last_loss": error.last_loss, "message": error.message}
+    key = failure_key(train, plan, cell)
+    tables = {"failure": {"train": train, "cell": cell.name}}
+    inputs = project.with_config(cell.arm.with_seed(cell.seed)).inputs("train")
+    with store.lock(FAILURE, key, timeout=project.config.runtime.lock_timeout):
+        return publish(store, FAILURE, key, {FAILURE_FILE: record}, inputs, tables)
+
+
+def _drop_other_checkpoints(
+    store: Store, train: Key, plan: Plan, cell: Cell, *, force: bool
+) -> None:
+    """Set aside an unfinished run that other conditions began: it could not end as one of ours."""
+    unfinished = store.unfinished_run("train", train)
+    checkpoint = unfinished.newest()
+    if checkpoint is None:
+        return
+    state = checkpoint.read_json("state.json")
+    recorded = {**state["environment"], "code": state["code"], "exact": state["exact"]}
+    if force or differing_conditions(plan, cell.precision, recorded):
+        unfinished.set_aside("unfinished")
+
+
+def make_cells(
+    project: Project,
+    plan: Plan,
+    cells: Sequence[Cell],
+    limits: Limits,
+    on_cell: Callable[[int, Made], None],
+    *,
+    force: bool,
+) -> list[Made]:
+    """All cells, in their order; see make_cell.
+
+    Args:
+        on_cell: called with the place of each cell and what came of it.
+    """
+    made: dict[int, Made] = {}
+    left = dict(enumerate(cells))
+    if not force:
+        for place, cell in enumerate(cells):
+            found, _ = find_cell(project, plan, cell)
+            if found is not None:
+                made[place] = make_cell(project, plan, left.pop(place), limits, force=False)
+                on_cell(place, made[place])
+    side_by_side = plan["jobs"] > 1 and len(left) > 1
+    compute = _in_processes if side_by_side else _one_by_one
+    for place, one in compute(project, plan, left, limits, force):
+        made[place] = one
+        on_cell(place, one)
+    return [made[place] for place in sorted(made)]
+
+
+def _one_by_one(
+    project: Project, plan: Plan, cells: dict[int, Cell], limits: Limits, force: bool
+) -> Iterator[tuple[int, Made]]:
+    total = len(plan["arms"]) * len(plan["seeds"])
+    screen = project.reporter
+    for place, cell in cells.items():
+        _stop_if_asked(limits)
+        ours = project.with_config(project.config)
+        ours.reporter = CellReporter(screen, f"cell {place + 1}/{total}")
+        yield place, make_cell(ours, plan, cell, limits, force=force)
+
+
+def _stop_if_asked(limits: Limits) -> None:
+    if number := limits.interrupted():
+        name = signal.Signals(number).name
+        raise Interrupted(f"stopped by {name}; finished cells are kept", number=number)
+
+
+def _in_processes(
+    project: Project, plan: Plan, cells: dict[int, Cell], limits: Limits, force: bool
+) -> Iterator[tuple[int, Made]]:
+    """Compute cells side by side, each in a process of its own; a stop reaches all of them."""
+    context = multiprocessing.get_context("spawn")
+    waiting = list(cells)
+    running: dict[Connection, tuple[int, BaseProcess]] = {}
+    project.reporter.task("cells", len(waiting), unit="cells")
+    try:
+        while waiting or running:
+            while waiting and len(running) < plan["jobs"]:
+                place = waiting.pop(0)
+                here, there = context.Pipe(duplex=False)
+                facts = (project.store.root, project.provenance, plan, cells[place], force)
+                process: BaseProcess = context.Process(target=_work, args=(there, *facts))
+                before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it handles it itself
+                process.start()
+                signal.signal(signal.SIGINT, before)
+                there.close()
+                running[here] = place, process
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                place, process = running.pop(ready)
+                answer = _answer(ready, cells[place])
+                process.join()
+                project.reporter.advance()
+                yield place, answer
+            _stop_if_asked(limits)
+    finally:
+        _stop(process for _, process in running.values())
+
+
+def _answer(connection: Connection, cell: Cell) -> Made:
+    """What the process of a cell sent.
+
+    Raises:
+        TinygptError: it failed, or ended without a word.
+    """
+    try:
+        answer = connection.recv()
+    except EOFError:
+        answer = TinygptError(
+            f"the process of cell `{cell.name}` ended",
+            hint="use fewer `--jobs` if memory ran out; finished cells are kept",
+        )
+    if isinstance(answer, TinygptError):
+        raise answer
+    assert isinstance(answer, Made)
+    return answer
+
+
+def _stop(processes: Iterator[BaseProcess]) -> None:
+    """Let processes save a checkpoint and end."""
+    stopped = list(processes)
+    for process in stopped:
+        process.terminate()
+    for process in stopped:
+        process.join()
+
+
+def _work(
+    answer: Connection,
+    store: object,
+    provenance: dict[str, object],
+    plan: Plan,
+    cell: Cell,
+    force: bool,
+) -> None:
+    """Compute one cell in this process, which saves a checkpoint when a signal comes."""
+    received: list[int] = []
+    for number in STOPS:
+        signal.signal(number, lambda number, _: received.append(number))
+    limits = Limits(interrupted=lambda: received[0] if received else None)
+    project = Project(cell.arm.config, store, provenance=provenance)  # type: ignore[arg-type]
+    with suppress(BrokenPipeError):  # the one who asked has gone
+        try:
+            answer.send(make_cell(project, plan, cell, limits, force=force))
+        except TinygptError as error:
+            answer.send(error)

@@ -1,0 +1,173 @@
+"""The statistics of an experiment: intervals, exact tests, and how many seeds an answer takes.
+
+Arms are paired: equal seeds give equal batches, and equal initial weights where shapes are equal.
+So every test is about differences between the two models of a seed.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVELS = (1 / 32, 1 / 80, 1 / 160)
+"""Of the first, second and third look at a question; together 1/20."""
+
+ROUNDING = 1 + 1e-9  # p values are sums of powers of 1/2, and compared with such levels
+EXACT_SEEDS = 17  # up to which all sign flips are counted; above, RANDOM_FLIPS are drawn
+RANDOM_FLIPS = 200_000
+RESAMPLES = 4_000
+BATCH = 1 << 22  # numbers that a bootstrap holds at once
+POWER = 0.8
+MOST_SEEDS = 50  # that anybody is advised to take
+
+Numbers = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """Where a difference probably lies."""
+
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 if all of it is on one side of 0, else 0."""
+        return (self.low > 0) - (self.high < 0)
+
+    def is_within(self, bound: float) -> bool:
+        """Whether no part of it is farther from 0 than the bound."""
+        return -bound <= self.low and self.high <= bound
+
+
+def seed_interval(differences: Numbers, confidence: float) -> Interval | None:
+    """The paired t interval of the mean difference (Student 1908); None for fewer than two.
+
+    Args:
+        differences: one a seed, (n,).
+        confidence: e.g., 0.95.
+    """
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) == 0:
+        return Interval(float(differences[0]), float(differences[0]))
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(confidence)
+    return Interval(float(low), float(high))
+
+
+def document_interval(differences: Numbers, weights: Numbers, confidence: float) -> Interval | None:
+    """The bootstrap interval of sum(differences) / sum(weights) over documents.
+
+    Percentiles of a bootstrap are too narrow by as much as a normal interval is beside one by t, so
+    they are taken as much farther out (Hesterberg 2015, §5.3, the expanded percentile interval).
+
+    Args:
+        differences: the mean over seeds of what two models differ by on each document, (n,).
+        weights: of the documents, e.g., their bytes, (n,).
+        confidence: e.g., 0.95.
+    Returns:
+        None for fewer than two documents.
+    """
+    if len(differences) < 2:
+        return None
+    ratios = differences / np.where(weights > 0, weights, 1)
+    if np.ptp(ratios) == 0:
+        return Interval(float(ratios[0]), float(ratios[0]))
+
+    def ratio(numerators: Numbers, denominators: Numbers, axis: int) -> Numbers:
+        return np.asarray(numerators.sum(axis=axis) / denominators.sum(axis=axis))
+
+    count = len(differences)
+    quantile = stats.t.isf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
+    low, high = stats.bootstrap(
+        (differences, weights),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, BATCH // count),
+        confidence_level=1 - 2 * stats.norm.sf(quantile),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(float(low), float(high))
+
+
+def sign_flip(differences: Numbers) -> float:
+    """The two-sided p value of the sign-flip test (Fisher 1935, §21) of a mean difference of 0.
+
+    It needs no assumption but that, without a difference, each sign is as likely as the other.
+
+    Args:
+        differences: one a seed, (n,); of more than EXACT_SEEDS, random flips are drawn.
+    """
+    if not np.any(differences):
+        return 1.0
+    exact = len(differences) <= EXACT_SEEDS
+
+    def mean(values: Numbers, axis: int) -> Numbers:
+        return np.asarray(values.mean(axis=axis))
+
+    result = stats.permutation_test(
+        (differences,),
+        mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf if exact else RANDOM_FLIPS,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p value of the exact test of McNemar (1947) on pairs that disagree."""
+    pairs = only_first + only_second
+    return float(stats.binomtest(only_first, pairs).pvalue) if pairs else 1.0
+
+
+def holm(p_values: Sequence[float | None], comparisons: int) -> list[float | None]:
+    """p values adjusted for several comparisons (Holm 1979).
+
+    Args:
+        p_values: None where there is none.
+        comparisons: how many were planned, at least as many as there are p values.
+    """
+    adjusted: list[float | None] = [None] * len(p_values)
+    ranked = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    largest = 0.0
+    for rank, (p, place) in enumerate(ranked):
+        largest = max(largest, min(1.0, (comparisons - rank) * p))
+        adjusted[place] = largest
+    return adjusted
+
+
+def seeds_needed(comparisons: int, level: float) -> int:
+    """The fewest seeds with which the sign-flip test can reach a level, Holm's factor included."""
+    return math.ceil(math.log2(2 * comparisons / level) - 1e-9)
+
+
+def seeds_for(effect: float, spread: float, comparisons: int, level: float) -> int | None:
+    """The seeds with which an effect is found in four of five experiments; None above MOST_SEEDS.
+
+    Args:
+        effect: the difference to find.
+        spread: standard deviation of the paired differences.
+        comparisons, level: see seeds_needed.
+    """
+    for seeds in range(max(2, seeds_needed(comparisons, level)), MOST_SEEDS + 1):
+        if t_power(effect, spread, seeds, level / comparisons) >= POWER:
+            return seeds
+    return None
+
+
+def t_power(effect: float, spread: float, seeds: int, level: float) -> float:
+    """How often a two-sided paired t test finds an effect; arguments as of seeds_for."""
+    if spread == 0:
+        return 1.0
+    limit = stats.t.isf(level / 2, seeds - 1)
+    shift = abs(effect) / spread * math.sqrt(seeds)
+    found = stats.nct.sf(limit, seeds - 1, shift) + stats.nct.cdf(-limit, seeds - 1, shift)
+    return float(found)
