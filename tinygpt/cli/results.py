@@ -30,6 +30,7 @@ WORDED = {
     "preset": "preset {}",
     "source": "{}",
     "prompt": "prompt {!r}",
+    "question": "{}",
     "model": "model {}",
     "pinned": "pinned",
 }
@@ -82,6 +83,10 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
             case "sample":
                 found["samples"] = made.tables["sample"]["num_samples"]
                 found["prompt"] = made.tables["sample"]["prompt"]
+            case "plan" | "experiment":
+                found["question"] = artifact.read_json("plan.json")["question"]
+            case "failure":
+                found["question"] = made.tables["failure"]["cell"]
             case "plot":
                 found["pictures"] = len(artifact.read_json("summary.json")["pictures"])
     if "train" in made.inputs:

@@ -7,8 +7,9 @@ import typer
 
 from tinygpt import ui
 from tinygpt.cli.experiment import (
-    BudgetName,
-    GridFlags,
+    MAX_CELLS,
+    Budget,
+    Grid,
     Jobs,
     MaxCells,
     MinEffect,
@@ -55,13 +56,13 @@ def run(
     dry_run: DryRun = False,
     vary: Vary = None,
     seeds: Seeds = None,
-    budget: BudgetName = None,
+    budget: Budget = None,
     min_effect: MinEffect = None,
-    max_cells: MaxCells = None,
-    jobs: Jobs = None,
+    max_cells: MaxCells = MAX_CELLS,
+    jobs: Jobs = 1,
 ) -> None:
     """Run every stage, or an experiment (--vary); results already computed are reused."""
-    grid = GridFlags(vary, seeds, budget, min_effect, max_cells, jobs)
+    grid = Grid(vary, seeds, budget, min_effect, max_cells, jobs)
     if vary:
         return run_grid(call, grid, until, dry_run=dry_run)
     grid.check_alone()

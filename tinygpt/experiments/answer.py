@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from tinygpt.experiments import statistics
 from tinygpt.experiments.plan import Look, plan_hash
 from tinygpt.experiments.records import (
+    ArmResult,
     CellRecord,
     Comparison,
     FailureRecord,
@@ -18,20 +18,25 @@ from tinygpt.experiments.records import (
     Result,
     Spread,
 )
-from tinygpt.experiments.statistics import Interval, Numbers
+from tinygpt.experiments.statistics import Numbers
 from tinygpt.experiments.verdict import judge
+from tinygpt.lm.evaluation import Parts
 
 FEWEST_PARTS = 20  # documents or blocks, from which on an interval over them is given
 BLOCKS = 50  # of neighboring documents, where these are parts of one text
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a cell reached; all None if its training diverged.
+class Measured(NamedTuple):
+    """What a cell reached.
 
     Args:
-        document: number of the document of each part of the validation text, (P,).
-        nats, tokens, bytes: of each part, (P,).
+        arm: number of its arm.
+        seed: of the cell.
+        step: the last whole one.
+        last_loss: of that step, if training diverged.
+        train: id of the model; None if training diverged, and then the rest says nothing.
+        seconds: of training; None if unknown.
+        parts: of the validation text, as the last weights predict them.
         unigram: loss of the unigram model on the same tokens.
         unit: "paragraph" or "line" if the documents are such parts of one text.
         tokenizer: digest of the tokenizer.
@@ -39,36 +44,31 @@ class Measured:
 
     arm: int
     seed: int
+    step: int
+    last_loss: float | None
     train: str | None = None
     seconds: float | None = None
-    document: Numbers | None = None
-    nats: Numbers | None = None
-    tokens: Numbers | None = None
-    bytes: Numbers | None = None
+    parts: Parts | None = None
     unigram: float = math.inf
     unit: str | None = None
     tokenizer: str = ""
-    step: int = 0
-    last_loss: float | None = None
 
     @property
     def loss(self) -> float:
         """Nats per token; infinite without a model."""
-        if self.nats is None or self.tokens is None:
-            return math.inf
-        return float(self.nats.sum() / self.tokens.sum())
+        return math.inf if self.parts is None else self.parts.nats.sum() / self.parts.tokens.sum()
 
     @property
     def bits_per_byte(self) -> float:
         """Infinite without a model."""
-        if self.nats is None or self.bytes is None:
+        if self.parts is None:
             return math.inf
-        return float(self.nats.sum() / self.bytes.sum() / math.log(2))
+        return float(self.parts.nats.sum() / self.parts.bytes.sum() / math.log(2))
 
     @property
     def failure(self) -> str | None:
         """Why the cell does not count as trained; None if it does."""
-        if not math.isfinite(self.loss):
+        if self.parts is None:
             return "not finite"
         return "above the unigram baseline" if self.loss > self.unigram else None
 
@@ -80,7 +80,7 @@ class Answer:
         plan: of the experiment.
         look: which one it is.
         cells: all, in any order.
-        refusals: why there can be no verdict, besides what the cells show.
+        refusals: why there can be no verdict, besides what plan and cells show.
     """
 
     def __init__(
@@ -90,201 +90,178 @@ class Answer:
         self.look = look
         self.cells = {(cell.arm, cell.seed): cell for cell in cells}
         self.names = [arm["name"] for arm in plan["arms"]]
-        self.seeds = plan["seeds"]
         self.comparisons = len(self.names) - 1
-        self.needed = look.seeds_needed(self.comparisons)
-        with_model = [cell for cell in cells if cell.nats is not None]
-        self.same_tokenizer = len({cell.tokenizer for cell in with_model}) <= 1
-        self.same_text = _same_text(with_model)
-        self.unit = with_model[0].unit if with_model else None
+        self.models = [cell for cell in cells if cell.parts is not None]
+        self.same_tokenizer = len({cell.tokenizer for cell in self.models}) <= 1
+        self.same_text = len({_text(cell) for cell in self.models}) <= 1
         self.refusals = [*refusals, *self._refusals()]
 
-    def of_arm(self, arm: int) -> list[Measured]:
-        """The cells of an arm, by seed."""
-        return [self.cells[arm, seed] for seed in self.seeds if (arm, seed) in self.cells]
-
     def _refusals(self) -> list[str]:
-        """Why there can be no verdict."""
+        """Why plan and cells allow no verdict."""
+        needed = self.look.seeds_needed(self.comparisons)
+        seeds = len(self.plan["seeds"])
         reasons = []
         if not self.same_text:
             reasons.append("the arms were evaluated on different texts")
-        if self.needed is None:
+        if needed is None:
             reasons.append("this question has been answered three times; there is no fourth look")
-        elif len(self.seeds) < self.needed:
-            seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
-            reasons.append(
-                f"{seeds}; {self.comparisons} comparison{'s' * (self.comparisons > 1)} at level "
-                f"{self.look.level:.4g} take{'s' * (self.comparisons == 1)} {self.needed}"
-            )
+        elif seeds < needed:
+            reasons.append(f"{seeds} of the {needed} seeds that a verdict needs")
         return reasons
 
     def result(self) -> Result:
-        """Everything; a comparison with a refusal has no verdict."""
+        """Everything; where there are refusals, no comparison has a verdict."""
         compared = [self._compare(arm) for arm in range(1, len(self.names))]
-        p_values = [one["p"] for one in compared]
-        failure_p = [one["failure_p"] for one in compared]
-        adjusted = statistics.holm(p_values, self.comparisons)
-        adjusted_failures = statistics.holm(failure_p, self.comparisons)
-        for one, p, of_failures in zip(compared, adjusted, adjusted_failures, strict=True):
+        adjusted = statistics.holm([one["p"] for one in compared], self.comparisons)
+        of_failures = statistics.holm([one["failure_p"] for one in compared], self.comparisons)
+        for one, p, failure_p in zip(compared, adjusted, of_failures, strict=True):
             one["adjusted_p"] = p
-            one["failure_p"] = of_failures
+            one["failure_p"] = failure_p
             judge(one, self.plan, self.look, self.comparisons, self.refusals)
-        failures = self._failures()
+        cells = [cell for _, cell in sorted(self.cells.items())]
+        failures = [self._failure(cell) for cell in cells if cell.failure]
         return {
             "plan": plan_hash(self.plan),
             "look": self.look.number,
             "level": self.look.level,
-            "seeds_needed": self.needed,
+            "seeds_needed": self.look.seeds_needed(self.comparisons),
             "judged": not self.refusals,
-            "documents": self._documents_in_words(),
-            "arms": [self._arm(arm) for arm in range(len(self.names))],  # type: ignore[misc]
+            "documents": self._documents(),
+            "arms": [self._arm(arm) for arm in range(len(self.names))],
             "comparisons": compared,
             "failures": failures,
             "failures_by_value": self._failures_by_value() if failures else [],
-            "cells": [self._cell(cell) for _, cell in sorted(self.cells.items())],
+            "cells": [self._cell(cell) for cell in cells],
             "notes": self._notes(),
         }
 
-    def _arm(self, arm: int) -> dict[str, Any]:
-        cells = self.of_arm(arm)
+    def _of_arm(self, arm: int) -> list[Measured]:
+        return [self.cells[arm, seed] for seed in self.plan["seeds"] if (arm, seed) in self.cells]
+
+    def _arm(self, arm: int) -> ArmResult:
+        cells = self._of_arm(arm)
         failures = sum(cell.failure is not None for cell in cells)
         ranked = [math.inf if cell.failure else cell.bits_per_byte for cell in cells]
-        median = float(np.median(ranked)) if ranked else math.inf
+        median = float(np.median(ranked))
         seconds = [cell.seconds for cell in cells if cell.seconds is not None]
-        has_loss = self.same_tokenizer and self.same_text
+        has_loss = not failures and self.same_tokenizer and self.same_text
         return {
             "name": self.names[arm],
             "cells": len(cells),
             "failures": failures,
             "bits_per_byte": None if failures else _spread(ranked),
-            "loss": None if failures or not has_loss else _spread([cell.loss for cell in cells]),
+            "loss": _spread([cell.loss for cell in cells]) if has_loss else None,
             "median": median if math.isfinite(median) else None,
             "seconds": float(np.mean(seconds)) if seconds else None,
         }
 
     def _cell(self, cell: Measured) -> CellRecord:
-        usable = cell.failure is None
         return {
             "arm": self.names[cell.arm],
             "seed": cell.seed,
             "train": cell.train,
-            "bits_per_byte": cell.bits_per_byte if usable else None,
-            "loss": cell.loss if usable else None,
+            "bits_per_byte": None if cell.parts is None else cell.bits_per_byte,
+            "loss": None if cell.parts is None else cell.loss,
             "seconds": cell.seconds,
         }
 
-    def _failures(self) -> list[FailureRecord]:
-        found: list[FailureRecord] = []
-        for _, cell in sorted(self.cells.items()):
-            if cell.failure is not None:
-                last = cell.last_loss if cell.nats is None else cell.loss
-                place = {"arm": self.names[cell.arm], "seed": cell.seed, "kind": cell.failure}
-                found.append({**place, "step": cell.step, "last_loss": last})  # type: ignore[typeddict-item]
-        return found
+    def _failure(self, cell: Measured) -> FailureRecord:
+        return {
+            "arm": self.names[cell.arm],
+            "seed": cell.seed,
+            "kind": str(cell.failure),
+            "step": cell.step,
+            "last_loss": cell.last_loss if cell.parts is None else cell.loss,
+        }
 
     def _compare(self, arm: int) -> Comparison:
-        """An arm against the first, without its verdict."""
+        """An arm against the first, without its verdict; of failed pairs, only that they failed."""
         pairs = [
-            (self.cells[0, seed], self.cells[arm, seed])
-            for seed in self.seeds
-            if (0, seed) in self.cells and (arm, seed) in self.cells
+            (one, self.cells[arm, one.seed])
+            for one in self._of_arm(0)
+            if (arm, one.seed) in self.cells
         ]
-        failed = [(one.failure is not None, other.failure is not None) for one, other in pairs]
-        models = [pair for pair, fails in zip(pairs, failed, strict=True) if not any(fails)]
+        fails = [(one.failure is not None, other.failure is not None) for one, other in pairs]
+        if any(map(any, fails)):
+            only_first, only_second = (fails.count(kind) for kind in ((True, False), (False, True)))
+            failure_p = statistics.mcnemar(only_first, only_second)
+        else:
+            failure_p = None
+        models = [pair for pair, failed in zip(pairs, fails, strict=True) if not any(failed)]
         first = np.array([one.bits_per_byte for one, _ in models])
-        second = np.array([other.bits_per_byte for _, other in models])
-        differences = second - first
-        any_failed = any(map(any, failed))
-        has_test = not any_failed and len(models) > 1
-        failure_p = None
-        if any_failed:
-            counts = [sum(fails == kind for fails in failed) for kind in ((1, 0), (0, 1))]
-            failure_p = statistics.mcnemar(*counts)
-        parts = self._parts(models) if has_test else None
+        differences = np.array([other.bits_per_byte for _, other in models]) - first
+        is_tested = failure_p is None and len(models) > 1
+        tested = differences if is_tested else differences[:0]
+        parts = self._parts(models) if is_tested else None
         return {
             "arm": self.names[arm],
             "baseline": self.names[0],
             "seeds": [one.seed for one, _ in models],
             "differences": differences.tolist(),
-            "difference": float(differences.mean()) if models and not any_failed else None,
-            "seed_interval": _listed(statistics.seed_interval(differences, 0.95), has_test),
-            "seed_interval_90": _listed(statistics.seed_interval(differences, 0.9), has_test),
-            "document_interval": _over_documents(parts, 0.95),
-            "document_interval_90": _over_documents(parts, 0.9),
-            "p": statistics.sign_flip(differences) if has_test else None,
+            "difference": float(differences.mean()) if models and failure_p is None else None,
+            "intervals": {
+                f"{round(100 * level)} % over {kind}": interval
+                for level in (0.95, 0.9)
+                for kind, interval in (
+                    ("seeds", statistics.seed_interval(tested, level)),
+                    ("documents", parts and statistics.document_interval(*parts, level)),
+                )
+            },
+            "p": statistics.sign_flip(tested) if is_tested else None,
             "adjusted_p": None,
-            "correlation": _correlation(first, second),
+            "correlation": _correlation(first, first + differences),
             "deviation": _deviation(differences),
             "baseline_deviation": _deviation(first),
-            "failed": [sum(fails[0] for fails in failed), sum(fails[1] for fails in failed)],
+            "failed": [sum(failed[0] for failed in fails), sum(failed[1] for failed in fails)],
             "failure_p": failure_p,
             "verdict": "none",
             "words": "",
         }
 
     def _parts(self, pairs: Sequence[tuple[Measured, Measured]]) -> tuple[Numbers, Numbers] | None:
-        """Differences in bits, averaged over seeds, and bytes, of each document or block."""
-        if not self.same_text:
-            return None
-        total = 0.0
-        for one, other in pairs:
-            assert one.nats is not None and other.nats is not None
-            if len(one.nats) != len(other.nats):
-                return None  # blocks of different tokens
-            total = total + (other.nats - one.nats) / math.log(2) / len(pairs)
+        """Difference in bits, mean over seeds, and bytes of each document or block; None if few."""
+        one, other = (np.array([pair[side].parts.nats for pair in pairs]) for side in (0, 1))  # type: ignore[union-attr]
         first = pairs[0][0]
-        assert first.bytes is not None and first.document is not None
-        differences, weights = np.asarray(total), first.bytes
-        are_blocks = len(np.unique(first.document)) < len(first.document)
-        if are_blocks and not self.same_tokenizer:
-            return None  # blocks are counted in tokens
-        if self.unit is not None:
-            places = np.linspace(0, len(weights), min(BLOCKS, len(weights)), endpoint=False)
-            starts = places.astype(int)
-            differences = np.add.reduceat(differences, starts)
-            weights = np.add.reduceat(weights, starts)
-        if len(weights) < FEWEST_PARTS:
+        assert first.parts is not None
+        # Blocks of one text are counted in tokens, so they are others with another tokenizer
+        if one.shape != other.shape or not (self.same_tokenizer or _has_documents(first)):
             return None
-        return differences, weights
+        differences = (other - one).mean(axis=0) / math.log(2)
+        text_bytes = first.parts.bytes.astype(float)
+        if first.unit is not None:
+            places = np.linspace(0, len(text_bytes), min(BLOCKS, len(text_bytes)), endpoint=False)
+            differences = np.add.reduceat(differences, places.astype(int))
+            text_bytes = np.add.reduceat(text_bytes, places.astype(int))
+        return (differences, text_bytes) if len(text_bytes) >= FEWEST_PARTS else None
 
-    def _documents_in_words(self) -> str:
-        """What the interval over documents is about."""
-        with_model = [cell for cell in self.cells.values() if cell.nats is not None]
-        if not with_model or not self.same_text:
-            return "none: the arms were evaluated on different texts" if with_model else "none"
-        first = with_model[0]
-        assert first.document is not None
-        pair = self._parts([(first, cell) for cell in with_model[1:2]] or [(first, first)])
+    def _documents(self) -> str:
+        """What the interval over documents is about, or why there is none."""
+        if not self.models or not self.same_text:
+            return "none"
+        first = self.models[0]
+        pair = self._parts([(first, self.models[-1])])
         if pair is None:
-            return "none: this text only, it has too few parts to resample"
-        count = f"{len(pair[1]):,}"
-        if self.unit is not None or len(np.unique(first.document)) < len(first.document):
-            return f"{count} contiguous blocks of one text"
-        return f"{count} documents"
+            return "this text only"
+        is_one_text = first.unit is not None or not _has_documents(first)
+        return f"{len(pair[1]):,} {'blocks of one text' if is_one_text else 'documents'}"
 
     def _failures_by_value(self) -> list[FailuresByValue]:
         """The failures of each value of a key over all values of the others; [] for one key."""
-        if len(self.plan["varied"]) < 2:
-            return []
         found: list[FailuresByValue] = []
-        for key in self.plan["varied"]:
+        for key in self.plan["varied"] if len(self.plan["varied"]) > 1 else ():
             fails: dict[str, dict[object, bool]] = {}
             for (arm, seed), cell in self.cells.items():
-                settings = self.plan["arms"][arm]["settings"]
-                rest = (*((name, value) for name, value in settings.items() if name != key), seed)
-                fails.setdefault(str(settings[key]), {})[rest] = cell.failure is not None
-            first, *others = fails
-            found.append(
-                {
-                    "key": key,
-                    "failures": {value: [sum(of.values()), len(of)] for value, of in fails.items()},
-                    "p": {value: _mcnemar(fails[first], fails[value]) for value in others},
-                }
-            )
+                settings = dict(self.plan["arms"][arm]["settings"])
+                value = str(settings.pop(key))
+                fails.setdefault(value, {})[*settings.items(), seed] = cell.failure is not None
+            first = next(iter(fails.values()))
+            counts = {value: [sum(of.values()), len(of)] for value, of in fails.items()}
+            p = {value: _mcnemar(first, of) for value, of in fails.items() if of is not first}
+            found.append({"key": key, "failures": counts, "p": p})
         return found
 
     def _notes(self) -> list[str]:
-        notes = [f"no verdict: {reason}" for reason in self.refusals]
+        notes = []
         if not self.plan["planned"]:
             notes.append("the runs were chosen after they were made, not planned before")
         if not self.same_tokenizer:
@@ -292,36 +269,34 @@ class Answer:
         if not self.same_text:
             notes.append("the arms have different validation texts: only bits per byte are shown")
         for arm in range(1, len(self.names)):
-            pairs = list(zip(self.of_arm(0), self.of_arm(arm), strict=False))
-            if pairs and all(one.loss == other.loss for one, other in pairs):
-                same = f"`{self.names[arm]}` and `{self.names[0]}` reached equal losses to the bit"
-                notes.append(f"{same}: here, {' and '.join(self.plan['varied'])} changes nothing")
+            if [cell.loss for cell in self._of_arm(arm)] == [cell.loss for cell in self._of_arm(0)]:
+                same = f"{self.names[arm]} and {self.names[0]} reached the same losses to the bit"
+                notes.append(f"{same}: {' and '.join(self.plan['varied'])} changes nothing here")
         return notes
 
 
-def _same_text(cells: Sequence[Measured]) -> bool:
-    """Whether all were evaluated on one text, by the bytes of its documents.
+def _text(cell: Measured) -> object:
+    """What tells validation texts apart: the bytes of their documents.
 
-    The first token is not predicted, so with another tokenizer the first document may lack others.
+    The first document counts without its first token, which is not predicted.
     """
-    texts = set()
-    for cell in cells:
-        assert cell.bytes is not None and cell.document is not None
-        sizes = np.bincount(cell.document.astype(int), cell.bytes)
-        texts.add(tuple(sizes[1:].tolist()) or len(sizes))
-    return len(texts) <= 1
+    assert cell.parts is not None
+    sizes = np.bincount(cell.parts.document, cell.parts.bytes)
+    return tuple(sizes[1:])
+
+
+def _has_documents(cell: Measured) -> bool:
+    """Whether the parts of its text are documents, not blocks of a few."""
+    assert cell.parts is not None
+    return len(np.unique(cell.parts.document)) == len(cell.parts.document)
 
 
 def _mcnemar(first: Mapping[object, bool], second: Mapping[object, bool]) -> float:
-    shared = [place for place in first if place in second]
-    only_first = sum(first[place] and not second[place] for place in shared)
-    only_second = sum(second[place] and not first[place] for place in shared)
-    return statistics.mcnemar(only_first, only_second)
+    pairs = [(first[place], second[place]) for place in first if place in second]
+    return statistics.mcnemar(pairs.count((True, False)), pairs.count((False, True)))
 
 
-def _spread(values: Sequence[float]) -> Spread | None:
-    if not values:
-        return None
+def _spread(values: Sequence[float]) -> Spread:
     return {"mean": float(np.mean(values)), "deviation": _deviation(np.array(values))}
 
 
@@ -333,13 +308,3 @@ def _correlation(first: Numbers, second: Numbers) -> float | None:
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
-
-
-def _listed(interval: Interval | None, wanted: bool) -> list[float] | None:
-    return list(interval) if wanted and interval is not None else None
-
-
-def _over_documents(parts: tuple[Numbers, Numbers] | None, confidence: float) -> list[float] | None:
-    if parts is None:
-        return None
-    return _listed(statistics.document_interval(*parts, confidence), True)

@@ -6,10 +6,11 @@ differ by those conditions. A run that diverges leaves a record of its failure, 
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import NamedTuple
 
 from tinygpt.errors import DivergedError, Interrupted, TinygptError
@@ -23,7 +24,6 @@ from tinygpt.store import Artifact, Store
 from tinygpt.store.artifact import FAILURE
 
 FAILURE_FILE = "failure.json"
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Cell(NamedTuple):
@@ -197,114 +197,73 @@ def make_cells(
     """
     made: dict[int, Made] = {}
     left = dict(enumerate(cells))
-    if not force:
-        for place, cell in enumerate(cells):
-            found, _ = find_cell(project, plan, cell)
-            if found is not None:
-                made[place] = make_cell(project, plan, left.pop(place), limits, force=False)
-                on_cell(place, made[place])
-    side_by_side = plan["jobs"] > 1 and len(left) > 1
-    compute = _in_processes if side_by_side else _one_by_one
-    for place, one in compute(project, plan, left, limits, force):
+
+    def finish(place: int, one: Made) -> None:
         made[place] = one
         on_cell(place, one)
+        if number := limits.interrupted():
+            name = signal.Signals(number).name
+            raise Interrupted(f"stopped by {name}; finished cells are kept", number=number)
+
+    for place, cell in enumerate(cells):
+        if not force and find_cell(project, plan, cell)[0] is not None:
+            finish(place, make_cell(project, plan, left.pop(place), limits, force=False))
+    if plan["jobs"] > 1 and len(left) > 1:
+        _side_by_side(project, plan, left, finish, force=force)
+        left = {}
+    ours = project.with_config(project.config)
+    for place, cell in left.items():
+        ours.reporter = CellReporter(project.reporter, f"cell {place + 1}/{len(cells)}")
+        finish(place, make_cell(ours, plan, cell, limits, force=force))
     return [made[place] for place in sorted(made)]
 
 
-def _one_by_one(
-    project: Project, plan: Plan, cells: dict[int, Cell], limits: Limits, force: bool
-) -> Iterator[tuple[int, Made]]:
-    total = len(plan["arms"]) * len(plan["seeds"])
-    screen = project.reporter
-    for place, cell in cells.items():
-        _stop_if_asked(limits)
-        ours = project.with_config(project.config)
-        ours.reporter = CellReporter(screen, f"cell {place + 1}/{total}")
-        yield place, make_cell(ours, plan, cell, limits, force=force)
-
-
-def _stop_if_asked(limits: Limits) -> None:
-    if number := limits.interrupted():
-        name = signal.Signals(number).name
-        raise Interrupted(f"stopped by {name}; finished cells are kept", number=number)
-
-
-def _in_processes(
-    project: Project, plan: Plan, cells: dict[int, Cell], limits: Limits, force: bool
-) -> Iterator[tuple[int, Made]]:
-    """Compute cells side by side, each in a process of its own; a stop reaches all of them."""
-    context = multiprocessing.get_context("spawn")
-    waiting = list(cells)
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
-    project.reporter.task("cells", len(waiting), unit="cells")
-    try:
-        while waiting or running:
-            while waiting and len(running) < plan["jobs"]:
-                place = waiting.pop(0)
-                here, there = context.Pipe(duplex=False)
-                facts = (project.store.root, project.provenance, plan, cells[place], force)
-                process: BaseProcess = context.Process(target=_work, args=(there, *facts))
-                before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it handles it itself
-                process.start()
-                signal.signal(signal.SIGINT, before)
-                there.close()
-                running[here] = place, process
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                place, process = running.pop(ready)
-                answer = _answer(ready, cells[place])
-                process.join()
-                project.reporter.advance()
-                yield place, answer
-            _stop_if_asked(limits)
-    finally:
-        _stop(process for _, process in running.values())
-
-
-def _answer(connection: Connection, cell: Cell) -> Made:
-    """What the process of a cell sent.
-
-    Raises:
-        TinygptError: it failed, or ended without a word.
-    """
-    try:
-        answer = connection.recv()
-    except EOFError:
-        answer = TinygptError(
-            f"the process of cell `{cell.name}` ended",
-            hint="use fewer `--jobs` if memory ran out; finished cells are kept",
-        )
-    if isinstance(answer, TinygptError):
-        raise answer
-    assert isinstance(answer, Made)
-    return answer
-
-
-def _stop(processes: Iterator[BaseProcess]) -> None:
-    """Let processes save a checkpoint and end."""
-    stopped = list(processes)
-    for process in stopped:
-        process.terminate()
-    for process in stopped:
-        process.join()
-
-
-def _work(
-    answer: Connection,
-    store: object,
-    provenance: dict[str, object],
+def _side_by_side(
+    project: Project,
     plan: Plan,
-    cell: Cell,
+    cells: dict[int, Cell],
+    finish: Callable[[int, Made], None],
+    *,
     force: bool,
 ) -> None:
-    """Compute one cell in this process, which saves a checkpoint when a signal comes."""
-    received: list[int] = []
-    for number in STOPS:
-        signal.signal(number, lambda number, _: received.append(number))
-    limits = Limits(interrupted=lambda: received[0] if received else None)
-    project = Project(cell.arm.config, store, provenance=provenance)  # type: ignore[arg-type]
-    with suppress(BrokenPipeError):  # the one who asked has gone
+    """Compute cells in as many processes as the plan has jobs; a stop reaches all of them."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    project.reporter.task("cells", len(cells), unit="cells")
+    with ProcessPoolExecutor(plan["jobs"], context, _follow, (stop,)) as pool:
         try:
-            answer.send(make_cell(project, plan, cell, limits, force=force))
-        except TinygptError as error:
-            answer.send(error)
+            # Ctrl-C reaches every process; those that start must leave it to this one
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            store, facts = project.store.root, dict(project.provenance)
+            futures = {
+                pool.submit(_work, store, facts, plan, cell, force): place
+                for place, cell in cells.items()
+            }
+            signal.signal(signal.SIGINT, before)
+            for future in as_completed(futures):
+                project.reporter.advance()
+                finish(futures[future], future.result())
+        except BrokenProcessPool as error:
+            hint = "use fewer `--jobs` if memory ran out; finished cells are kept"
+            raise TinygptError("the process of a cell ended", hint=hint) from error
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+_limits = Limits()
+"""Of a process that computes cells."""
+
+
+def _follow(stop: Event) -> None:
+    """Leave signals to the process that began this one, which sets `stop`."""
+    global _limits
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _limits = Limits(interrupted=lambda: signal.SIGINT if stop.is_set() else None)
+
+
+def _work(store: Path, facts: dict[str, object], plan: Plan, cell: Cell, force: bool) -> Made:
+    """Compute a cell in this process."""
+    project = Project(cell.arm.config, store, provenance=facts)
+    return make_cell(project, plan, cell, _limits, force=force)

@@ -18,7 +18,7 @@ CONDITIONS = ("torch", "device", "threads", "cpu_capability", "precision", "comp
 
 
 def compare_runs(
-    project: Project, key: str, runs: Sequence[Artifact], min_effect: float
+    project: Project, key: str, runs: Sequence[Artifact], min_effect: float, command: str
 ) -> Artifact:
     """The answer of an experiment about runs that are there.
 
@@ -27,6 +27,7 @@ def compare_runs(
         key: that the arms differ in.
         runs: the models; the arm of the first is the one that others are compared with.
         min_effect: see Plan.
+        command: that repeats the comparison.
     Raises:
         UsageError: the runs do not differ in the key, or two have the same value and seed.
         MissingArtifactError: a run has no evaluation on its validation split.
@@ -62,7 +63,7 @@ def compare_runs(
     plan = plan_of_runs(key, runs, recipes, min_effect)
     refusals = refusals_of_runs(key, runs, recipes)
     answer = Answer(plan, look_at(store, plan, cells_hash(cells)), cells, refusals)
-    return publish_answer(project, answer, inputs, runs)
+    return publish_answer(project, answer, inputs, runs, command)
 
 
 def plan_of_runs(

@@ -1,6 +1,7 @@
 """An experiment from its plan to its published answer."""
 
-import statistics as plain
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,9 +30,11 @@ from tinygpt.experiments.plan import (
     publish,
     write_plan,
 )
-from tinygpt.experiments.records import Plan, Result
+from tinygpt.experiments.records import Plan
+from tinygpt.experiments.verdict import table
 from tinygpt.hashing import Key, hash_json
 from tinygpt.html_experiment import render
+from tinygpt.lm.evaluation import Parts
 from tinygpt.progress import Limits
 from tinygpt.project import Project
 from tinygpt.records import DocumentRow, EvalRecord, MetricsRow
@@ -97,7 +100,7 @@ def measure_arms(project: Project, arms: Sequence[Arm]) -> list[float]:
         for run, spent in zip(runs, times, strict=True):
             spent.append(measure_seconds(run).step)
             project.reporter.advance()
-    return [plain.median(spent) for spent in times]
+    return [statistics.median(spent) for spent in times]
 
 
 def training_run(project: Project, arm: Arm) -> TrainingRun:
@@ -117,6 +120,7 @@ def run_experiment(
     on_plan: Callable[[Plan, Look], None],
     on_cell: Callable[[int, Made], None],
     *,
+    command: str = "",
     force: bool = False,
 ) -> tuple[Artifact, bool]:
     """Plan, compute every cell that is not cached, and publish the answer.
@@ -127,6 +131,7 @@ def run_experiment(
         limits: what may stop it; what is finished is reused by the next call.
         on_plan: called before the first cell.
         on_cell: called with the place of each cell and what came of it.
+        command: that repeats the experiment.
         force: compute every cell again.
     Returns:
         The artifact of the experiment, and whether it was there.
@@ -145,7 +150,7 @@ def run_experiment(
     places = {arm["name"]: place for place, arm in enumerate(plan["arms"])}
     measured = [measure(project.store, one, places[one.cell.arm.name]) for one in made]
     answer = Answer(plan, look_at(project.store, plan, cells_hash(measured)), measured)
-    return publish_answer(project, answer, inputs, [one.train for one in made]), False
+    return publish_answer(project, answer, inputs, [one.train for one in made], command), False
 
 
 def publish_answer(
@@ -153,14 +158,16 @@ def publish_answer(
     answer: Answer,
     inputs: Mapping[str, Artifact],
     runs: Sequence[Artifact | None],
+    command: str,
 ) -> Artifact:
     """The artifact of an experiment: plan.json, result.json, page.html and a table.
 
     Args:
-        project: its provenance has the command.
+        project: whose store it goes to.
         answer: of the experiment.
         inputs: the plan and all artifacts of the cells.
         runs: the models, whose curves the page shows.
+        command: that repeats it.
     """
     plan, result = answer.plan, answer.result()
     tables = plan_tables(plan)
@@ -175,19 +182,18 @@ def publish_answer(
             "result": result,
             "curves": [curve(run, answer) for run in runs if run is not None],
             "lineage": sorted(input_digests(inputs).items()),
-            "command": str(project.provenance.get("repeat", "")),
+            "command": command,
         }
     )
     files = {
         "plan.json": plan,
         "result.json": result,
         "page.html": page,
-        "summary.json": {"rows": summary(plan, result)},
+        "summary.json": {"rows": table(plan, result)},
     }
-    facts = {name: fact for name, fact in project.provenance.items() if name != "repeat"}
     timeout = project.config.runtime.lock_timeout
     with project.store.lock(EXPERIMENT, key, timeout=timeout):
-        return publish(project.store, EXPERIMENT, key, files, inputs, tables, **facts)
+        return publish(project.store, EXPERIMENT, key, files, inputs, tables, **project.provenance)
 
 
 def cells_hash(cells: Sequence[Measured]) -> str:
@@ -213,8 +219,9 @@ def measure(store: Store, made: Made, arm: int) -> Measured:
     """What came of a cell, read from its artifacts."""
     if made.failure is not None:
         record = made.failure.read_json(FAILURE_FILE)
-        return Measured(arm, made.cell.seed, step=record["step"], last_loss=record["last_loss"])
-    assert made.train is not None and made.evaluation is not None
+        return Measured(arm, made.cell.seed, record["step"], record["last_loss"])
+    assert made.train is not None
+    assert made.evaluation is not None
     return measure_run(store, made.train, made.evaluation, arm, made.cell.seed)
 
 
@@ -224,23 +231,20 @@ def measure_run(
     """What a run reached on its validation split, with the last weights."""
     rows: list[DocumentRow] = evaluation.read_rows("documents.jsonl")
     record: EvalRecord = evaluation.read_json("eval.json")
-    inputs = evaluation.manifest.inputs
-    unit = None
-    if "build-dataset" in inputs:
-        dataset = store.find("build-dataset", inputs["build-dataset"]["key"])
-        unit = None if dataset is None else dataset.read_json("meta.json").get("unit")
-    baselines = record["baselines"]
-    numbers = {name: np.array([row[name] for row in rows]) for name in rows[0]}  # type: ignore[literal-required]
+    made_from = train.manifest.inputs
+    dataset = store.find("build-dataset", made_from["build-dataset"]["key"])
+    columns = (np.array([row[name] for row in rows]) for name in Parts._fields)  # type: ignore[literal-required]
     return Measured(
         arm,
         seed,
+        step=train.read_json("config.json")["step"],
+        last_loss=None,
         train=train.id,
         seconds=training_seconds(train),
-        unigram=baselines["unigram"]["loss"] if "unigram" in baselines else float("inf"),
-        unit=unit,
-        tokenizer=inputs["tokenize"]["digest"],
-        step=train.manifest.tables["train"]["max_steps"],  # type: ignore[arg-type]
-        **numbers,
+        parts=Parts(*columns),
+        unigram=record["baselines"].get("unigram", {"loss": math.inf})["loss"],
+        unit=None if dataset is None else dataset.read_json("meta.json").get("unit"),
+        tokenizer=made_from["tokenize"]["digest"],
     )
 
 
@@ -251,10 +255,3 @@ def training_seconds(train: Artifact) -> float | None:
     if not isinstance(speed, int | float) or not speed or numbers is None:
         return None
     return float(numbers["tokens"] / speed)
-
-
-def summary(plan: Plan, result: Result) -> list[list[str]]:
-    """The result table."""
-    rows = [["question", plan["question"]], ["seeds", f"{len(plan['seeds'])} in each arm"]]
-    rows += [["answer", one["words"]] for one in result["comparisons"]]
-    return rows

@@ -1,8 +1,9 @@
 """The arms of an experiment, its question, and how many steps each arm may take."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tinygpt.config import Config
 from tinygpt.config.fields import TABLES
@@ -24,8 +25,7 @@ RECORDED = {
 STEPS = ("train.max_steps", "train.warmup_steps")
 """Keys that the budget sets."""
 
-Budget = Literal["tokens", "steps", "seconds", "varied"]
-Flags = Mapping[str, tuple[str, object]]
+Flags = dict[str, tuple[str, object]]
 Recipe = dict[str, object]
 
 
@@ -46,6 +46,10 @@ class Arm(NamedTuple):
         """The configuration of the cell of this arm and a seed."""
         return with_keys(self.config, "train", seed=seed)
 
+    def with_keys(self, table: str, **keys: object) -> "Arm":
+        """The same arm with other values of some keys, which are known to be valid."""
+        return self._replace(config=with_keys(self.config, table, **keys))
+
     @property
     def tokens_per_step(self) -> int:
         """Training tokens that one step reads."""
@@ -58,6 +62,11 @@ def with_keys(config: Config, table: str, **keys: object) -> Config:
     """The same configuration with other values of some keys, which are known to be valid."""
     changed = getattr(config, table).model_copy(update=keys)
     return config.model_copy(update={table: changed})
+
+
+def count_arms(vary: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """How many arms a grid has."""
+    return math.prod(len(values) for _, values in vary)
 
 
 def make_arms(
@@ -152,7 +161,7 @@ def question_id(recipes: Sequence[Recipe], keys: Sequence[str]) -> str:
     return hash_json("tinygpt.question", sorted(keys), arms, shared)[:12]
 
 
-def fit_budget(arms: Sequence[Arm], budget: Budget, step_seconds: Sequence[float]) -> list[Arm]:
+def fit_budget(arms: Sequence[Arm], budget: str, step_seconds: Sequence[float]) -> list[Arm]:
     """The arms with as many steps as the budget allows, and a warm-up that is the same share.
 
     The budget is what the first arm takes as configured.
@@ -176,5 +185,5 @@ def fit_budget(arms: Sequence[Arm], budget: Budget, step_seconds: Sequence[float
         if train.warmup_steps is not None:
             share = train.warmup_steps / train.max_steps
             keys["warmup_steps"] = max(1, round(share * max(1, round(total / cost))))
-        fitted.append(arm._replace(config=with_keys(arm.config, "train", **keys)))
+        fitted.append(arm.with_keys("train", **keys))
     return fitted

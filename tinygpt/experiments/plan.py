@@ -4,11 +4,15 @@ A plan is an artifact whose key is what was asked for, and under which condition
 be measured to make it are only in its content, so that who asks again gets the same plan.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from tinygpt.config import Config
-from tinygpt.experiments.grid import Arm, Budget, Recipe, fit_budget, question_id, recipe
+from tinygpt.errors import UsageError
+from tinygpt.experiments.grid import STEPS, Arm, Recipe, fit_budget, question_id, recipe
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.experiments.statistics import LEVELS, seeds_needed
 from tinygpt.hashing import Digest, Key, hash_json
@@ -21,6 +25,8 @@ from tinygpt.store import Artifact, Inputs, Store
 from tinygpt.store.artifact import EXPERIMENT, PLAN
 
 VERSION = 1
+BUDGETS = ("tokens", "steps", "seconds")
+MIN_EFFECT = 0.01  # bits per byte
 
 
 class Wanted(NamedTuple):
@@ -29,21 +35,58 @@ class Wanted(NamedTuple):
     Args:
         arms: as configured; the budget is not yet applied.
         seeds: of every arm.
-        budget: what the arms have alike.
+        budget: what the arms have alike: "tokens", "steps" or "seconds"; "varied" for nothing.
         min_effect: the smallest difference that matters [bits per byte].
         jobs: cells that run side by side.
     """
 
     arms: list[Arm]
     seeds: list[int]
-    budget: Budget
+    budget: str
     min_effect: float
-    jobs: int = 1
+    jobs: int
 
-    @property
-    def keys(self) -> list[str]:
-        """The varied keys."""
-        return list(self.arms[0].settings)
+
+def want(
+    arms: list[Arm], seeds: list[int], budget: str | None, min_effect: float | None, jobs: int
+) -> Wanted:
+    """What is asked for, with defaults filled in and the threads divided among the jobs.
+
+    Raises:
+        UsageError: a value is not possible.
+    """
+    if budget not in (None, *BUDGETS):
+        hint = f"use {', '.join(BUDGETS)}"
+        raise UsageError(f"`--budget {budget}` is not known", hint=hint)
+    steps_are_varied = STEPS[0] in arms[0].settings
+    if steps_are_varied and budget is not None:
+        problem = f"`--budget` sets `{STEPS[0]}`, which is varied"
+        raise UsageError(problem, hint="leave one of them out")
+    if jobs > 1 and budget == "seconds":
+        problem = "`--budget seconds` cannot be combined with `--jobs`"
+        raise UsageError(f"{problem}: runs side by side slow each other", hint="use one job")
+    threads = arms[0].config.runtime.threads or torch.get_num_threads()
+    if jobs > threads:
+        problem = f"`--jobs {jobs}` needs as many threads; there are {threads}"
+        raise UsageError(problem, hint=f"use `--jobs {threads}`")
+    if jobs > 1:
+        arms = [arm.with_keys("runtime", threads=threads // jobs) for arm in arms]
+    kind = "varied" if steps_are_varied else budget or BUDGETS[0]
+    return Wanted(arms, seeds, kind, checked_effect(min_effect), jobs)
+
+
+def checked_effect(effect: float | None) -> float:
+    """The smallest difference that matters.
+
+    Raises:
+        UsageError: no interval can lie within it.
+    """
+    if effect is not None and not 0 < effect < math.inf:
+        raise UsageError(
+            f"`--min-effect {effect:g}` is not a difference in bits per byte",
+            hint="give a number above 0, e.g., `--min-effect 0.01`",
+        )
+    return MIN_EFFECT if effect is None else effect
 
 
 class Look(NamedTuple):
@@ -51,11 +94,9 @@ class Look(NamedTuple):
 
     Args:
         number: 1 for the first time.
-        earlier: ids of the experiments before.
     """
 
     number: int
-    earlier: list[str]
 
     @property
     def level(self) -> float | None:
@@ -123,8 +164,8 @@ def draft(
         )
     return {
         "question": question(arms),
-        "question_id": question_id(recipes, wanted.keys),
-        "varied": wanted.keys,
+        "question_id": question_id(recipes, list(arms[0].settings)),
+        "varied": list(arms[0].settings),
         "arms": records,
         "seeds": wanted.seeds,
         "measure": MEASURE,
@@ -190,14 +231,14 @@ def look_at(store: Store, plan: Plan, cells: str = "") -> Look:
     Args:
         cells: hash of those that are looked at, where they are known.
     """
-    earlier: dict[object, Artifact] = {}
+    earlier = set()
     for artifact in reversed(store.list(EXPERIMENT)):
         facts = artifact.manifest.tables["experiment"]
         if facts["plan"] == plan_hash(plan) or facts["cells"] == cells:
             break
         if facts["question"] == plan["question_id"] and facts["judged"]:
-            earlier.setdefault(facts["plan"], artifact)
-    return Look(len(earlier) + 1, [artifact.id for artifact in earlier.values()])
+            earlier.add(facts["plan"])
+    return Look(len(earlier) + 1)
 
 
 def publish(

@@ -113,12 +113,8 @@ class Comparison(TypedDict):
     differences: list[float]
     difference: float | None
     """Their mean; None if a cell of either failed."""
-    seed_interval: list[float] | None
-    """95 %, paired t."""
-    document_interval: list[float] | None
-    """95 %, bootstrap; None where the text gives none."""
-    seed_interval_90: list[float] | None
-    document_interval_90: list[float] | None
+    intervals: dict[str, tuple[float, float] | None]
+    """Of the difference, "95 % over seeds" (paired t) and so on; over documents by bootstrap."""
     p: float | None
     """Of the sign-flip test."""
     adjusted_p: float | None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tinygpt.experiments import statistics
 from tinygpt.experiments.plan import Look
-from tinygpt.experiments.records import Comparison, Plan, Verdict
+from tinygpt.experiments.records import Comparison, Plan, Result, Spread, Verdict
 from tinygpt.experiments.statistics import ROUNDING, Interval
 
 
@@ -20,67 +20,113 @@ def judge(
         comparisons: how many the experiment makes.
         refusals: why there can be no verdict.
     """
-    one["verdict"], reason = _verdict(one, plan, look, comparisons, refusals)
-    one["words"] = f"{one['arm']} against {one['baseline']}: {reason}"
-
-
-def _verdict(
-    one: Comparison, plan: Plan, look: Look, comparisons: int, refusals: Sequence[str]
-) -> tuple[Verdict, str]:
+    level = look.level or 0.0
     if one["failure_p"] is not None:
-        return _of_failures(one, look.level, refusals)
-    if one["difference"] is None:
-        return "none", "no verdict, because no seed has a model of both"
-    size = f"{abs(one['difference']):.4f} bits per byte {'more' if _is_worse(one) else 'less'}"
+        verdict, words = _of_failures(one, one["failure_p"], level)
+    elif one["adjusted_p"] is None:
+        verdict, words = "none", _size(one)
+    else:
+        verdict, words = _of_differences(one, one["adjusted_p"], level, plan["min_effect"])
+        if verdict == "cannot tell":
+            words += f"; {_advice(one, plan['min_effect'], look, comparisons)}"
     if refusals:
-        return "none", f"{size}; no verdict: {'; '.join(refusals)}"
-    assert look.level is not None and one["adjusted_p"] is not None
-    intervals = _intervals(one, "")
-    sides = {interval.sign for interval in intervals}
-    limit = f"adjusted p {one['adjusted_p']:.4f}, level {look.level:.4f}"
-    if one["adjusted_p"] <= look.level * ROUNDING and sides in ({1}, {-1}):
-        verdict: Verdict = "worse" if sides == {1} else "better"
-        return verdict, f"{verdict}, {size} ({limit})"
-    if all(interval.is_within(plan["min_effect"]) for interval in _intervals(one, "_90")):
-        return "no difference", f"no difference beyond {plan['min_effect']:g} bits per byte"
-    return "cannot tell", f"cannot tell ({size}; {limit}); {_advice(one, plan, look, comparisons)}"
+        verdict, words = "none", f"{_size(one)}; no verdict: {'; '.join(refusals)}"
+    one["verdict"] = verdict
+    one["words"] = f"{one['arm']} against {one['baseline']}: {words}"
 
 
-def _is_worse(one: Comparison) -> bool:
-    return (one["difference"] or 0) > 0
-
-
-def _intervals(one: Comparison, suffix: str) -> list[Interval]:
-    """The intervals over seeds and, where there is one, over documents."""
-    kinds = (one[f"{kind}_interval{suffix}"] for kind in ("seed", "document"))  # type: ignore[literal-required]
-    return [Interval(*interval) for interval in kinds if interval is not None]
-
-
-def _of_failures(
-    one: Comparison, level: float | None, refusals: Sequence[str]
+def _of_differences(
+    one: Comparison, p: float, level: float, min_effect: float
 ) -> tuple[Verdict, str]:
-    """The verdict where a cell failed, about failures alone."""
-    assert one["failure_p"] is not None
+    """The verdict on bits per byte."""
+    limit = f"adjusted p {p:.4f}, level {level:.4f}"
+    sides = {interval.sign for interval in _intervals(one, 95)}
+    if p <= level * ROUNDING and sides in ({-1}, {1}):
+        verdict: Verdict = "better" if sides == {-1} else "worse"
+        return verdict, f"{verdict}, {_size(one)} ({limit})"
+    if all(interval.is_within(min_effect) for interval in _intervals(one, 90)):
+        return "no difference", f"no difference beyond {min_effect:g} bits per byte ({_size(one)})"
+    return "cannot tell", f"cannot tell, {_size(one)} ({limit})"
+
+
+def _of_failures(one: Comparison, p: float, level: float) -> tuple[Verdict, str]:
+    """The verdict where a cell failed, which is about failures alone."""
     first, second = one["failed"]
-    counts = f"{second} cells failed against {first}, adjusted p {one['failure_p']:.4f} (McNemar)"
-    if refusals or level is None:
-        return "none", f"{counts}; no verdict: {'; '.join(refusals)}"
-    if one["failure_p"] > level * ROUNDING:
-        return "cannot tell", f"cannot tell: {counts}; no verdict on the loss"
+    limit = f"adjusted p {p:.4f} by McNemar's test, level {level:.4f}"
+    if p > level * ROUNDING:
+        return "cannot tell", f"cannot tell, {_size(one)} ({limit})"
     verdict: Verdict = "worse" if second > first else "better"
-    return verdict, f"fails {'more' if second > first else 'less'} often: {counts}"
+    more = "more" if second > first else "less"
+    return verdict, f"fails {more} often, {_size(one)} ({limit})"
 
 
-def _advice(one: Comparison, plan: Plan, look: Look, comparisons: int) -> str:
+def _size(one: Comparison) -> str:
+    """The difference in words."""
+    if one["failure_p"] is not None:
+        first, second = one["failed"]
+        return f"{second} failed against {first}"
+    if one["difference"] is None:
+        return "no seed has both"
+    more = "more" if one["difference"] > 0 else "fewer"
+    return f"{abs(one['difference']):.4f} {more} bits per byte"
+
+
+def _intervals(one: Comparison, confidence: int) -> list[Interval]:
+    """The intervals over seeds and, where there is one, over documents."""
+    found = (one["intervals"][f"{confidence} % over {kind}"] for kind in ("seeds", "documents"))
+    return [Interval(*interval) for interval in found if interval is not None]
+
+
+def _advice(one: Comparison, min_effect: float, look: Look, comparisons: int) -> str:
     """What would answer the question."""
-    documents = one["document_interval"]
-    effect = plan["min_effect"]
-    next_level = Look(look.number + 1, []).level
-    if next_level is None:
+    level = Look(look.number + 1).level
+    if level is None:
         return "this was the third look, and there is no fourth"
-    if documents is not None and (documents[1] - documents[0]) / 2 > effect:
-        return "not with seeds: more validation documents would be needed"
-    seeds = statistics.seeds_for(effect, one["deviation"] or 0.0, comparisons, next_level)
+    documents = one["intervals"]["95 % over documents"]
+    if documents is not None and (documents[1] - documents[0]) / 2 > min_effect:
+        return "not with seeds: more validation documents are needed"
+    seeds = statistics.seeds_for(min_effect, one["deviation"] or 0.0, comparisons, level)
     if seeds is None:
-        return f"a difference of {effect:g} would be found not with seeds: more than 50 are needed"
-    return f"a difference of {effect:g} would take {seeds} seeds at the next look"
+        return f"not with seeds: a difference of {min_effect:g} takes more than 50"
+    return f"a difference of {min_effect:g} takes {seeds} seeds at the next look"
+
+
+def table(plan: Plan, result: Result) -> list[list[str]]:
+    """The answer as a table of labels and values."""
+    rows = [["question", plan["question"]]]
+    for arm in result["arms"]:
+        facts = [f"{arm['failures']} of {arm['cells']} failed"]
+        if arm["seconds"] is not None:
+            facts.insert(0, f"{arm['seconds']:.1f} s of training")
+        if arm["loss"] is not None:
+            facts.insert(0, f"loss {_spread(arm['loss'])}")
+        score = "median " + ("failed" if arm["median"] is None else f"{arm['median']:.4f}")
+        if arm["bits_per_byte"] is not None:
+            score = _spread(arm["bits_per_byte"])
+        rows.append([arm["name"], f"{score} bits per byte, {', '.join(facts)}"])
+    for one in result["comparisons"]:
+        rows.append(["answer", one["words"]])
+        for name, interval in one["intervals"].items():
+            if interval is not None and name.startswith("95"):
+                rows.append([name, f"{interval[0]:+.4f} to {interval[1]:+.4f}"])
+        if one["deviation"] is not None and one["baseline_deviation"] is not None:
+            spread = f"{one['deviation']:.4f} of differences, {one['baseline_deviation']:.4f} of "
+            rows.append(["spread over seeds", f"{spread}{one['baseline']}"])
+        if one["correlation"] is not None:
+            rows.append(["correlation of arms", f"{one['correlation']:.2f}"])
+    rows.append(["interval over", result["documents"]])
+    for failure in result["failures"]:
+        last = "none" if failure["last_loss"] is None else f"{failure['last_loss']:.4f}"
+        where = f"{failure['arm']}, seed {failure['seed']}, step {failure['step']:,}"
+        rows.append(["failed", f"{where}: {failure['kind']}, last loss {last}"])
+    for of_key in result["failures_by_value"]:
+        counts = [
+            f"{value} {failed} of {all_}" for value, (failed, all_) in of_key["failures"].items()
+        ]
+        rows.append([f"failed by {of_key['key']}", ", ".join(counts)])
+    return rows + [["note", note] for note in result["notes"]]
+
+
+def _spread(value: Spread) -> str:
+    deviation = value["deviation"]
+    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")

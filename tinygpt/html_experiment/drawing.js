@@ -64,8 +64,8 @@ function drawDifferences(figure, comparisons) {
   const values = shown.flatMap((one) => [
     0,
     ...one.differences,
-    ...(one.seed_interval || []),
-    ...(one.document_interval || []),
+    ...(one.intervals["95 % over seeds"] || []),
+    ...(one.intervals["95 % over documents"] || []),
   ]);
   const title =
     "Differences in bits per byte: a point for each seed; thick: 95 % over seeds, thin: over documents";
@@ -104,8 +104,8 @@ function differenceRow(one, top, x) {
         style: `stroke:var(--c1);stroke-width:${width}`,
       }),
     );
-  bar(one.seed_interval, top + 36, 5);
-  bar(one.document_interval, top + 44, 2);
+  bar(one.intervals["95 % over seeds"], top + 36, 5);
+  bar(one.intervals["95 % over documents"], top + 44, 2);
   for (const difference of one.differences) {
     const style = `fill:${color};opacity:0.75`;
     drawn.push(svg("circle", { cx: x(difference), cy: top + 24, r: 4, style }));

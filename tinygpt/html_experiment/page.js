@@ -43,8 +43,8 @@ function showComparisons() {
     cells: [
       one.arm,
       signedNumber(one.difference),
-      interval(one.seed_interval),
-      interval(one.document_interval),
+      interval(one.intervals["95 % over seeds"]),
+      interval(one.intervals["95 % over documents"]),
       number(one.failure_p === null ? one.adjusted_p : one.failure_p),
       number(one.correlation, 2),
       `${number(one.deviation)} / ${number(one.baseline_deviation)}`,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from tinygpt.config import Config, SampleConfig
 from tinygpt.corpus.given import GivenTexts, read_given
 from tinygpt.errors import ConfigError
 from tinygpt.lm.dataset import Tokens, document_spans, encode_parts, read_tokens
-from tinygpt.lm.evaluation import Parts, Score, evaluate, mean_loss
+from tinygpt.lm.evaluation import Evaluation, Parts, Score, evaluate, mean_loss
 from tinygpt.lm.fast.precision import choose_device, prepare_cpu
 from tinygpt.lm.holdout import Part
 from tinygpt.lm.init import init_weights
@@ -59,7 +58,7 @@ def run(
 ) -> None:
     """Evaluate the weights of a run that `eval.weights` names; eval.json is an EvalRecord.
 
-    documents.jsonl is about the last weights, whichever were chosen: experiments compare by them.
+    documents.jsonl is about the last weights, by which experiments compare.
 
     Args:
         config: [eval] and `runtime.device`, `runtime.threads` are used.
@@ -78,7 +77,6 @@ def run(
     tokens = data.held_out if given is None else encode(given.documents, tokenizer)
     prepare_cpu(config.runtime.threads)
     device = choose_device(config.runtime.device)
-
     trained = open_weights(inputs["train"], config.eval.weights)
     if trained.note is not None:
         reporter.note(trained.note)
@@ -86,30 +84,26 @@ def run(
     others = other_weights(inputs["train"], trained)
     has_baselines = config.eval.baselines and len(data.train) > 0
     reporter.task("evaluate", 1 + bool(others) + 2 * has_baselines, unit="models")
-    measure = partial(
-        evaluate,
-        tokens=tokens,
-        end_of_text=tokenizer.end_of_text,
-        byte_lengths=np.asarray(tokenizer.byte_lengths),
-    )
-    result = measure(model)
+    result = evaluate_on(tokens, model, tokenizer)
     reporter.advance(1, loss=result.loss, perplexity=result.perplexity)
     baselines: dict[str, ScoreRecord] = {}
     if has_baselines:
         seed = inputs["train"].read_json("config.json")["train"]["seed"]
-        losses = baseline_losses(model, seed, data.train, tokens, reporter)
-        for name, loss in losses.items():
+        for name, loss in baseline_losses(model, seed, data.train, tokens, reporter).items():
             baselines[name] = score_record(Score.of(loss, result.tokens, result.bytes))
     compared: WeightsScore | None = None
     of_last = result.parts
     if others is not None:
-        other = measure(others.model().to(device))
+        other = evaluate_on(tokens, others.model().to(device), tokenizer)
         compared = {"weights": others.which, "step": others.step, **score_record(other)}
         of_last = result.parts if trained.which == "last" else other.parts
         reporter.advance()
     quality = None
     if config.eval.num_samples is not None and len(data.train):
-        quality = generate_and_measure(trained, data, tokenizer, config, reporter)
+        held_out = beginnings(data.held_out, tokenizer, config.eval.num_samples)
+        decoder = trained.decoder(config.runtime.device, min(BATCH, len(held_out)), reporter.note)
+        generated = generate_samples(decoder, tokenizer, len(held_out), reporter)
+        quality = generation_quality(generated, held_out, data.train, tokenizer)
     evaluation: EvalRecord = {
         "judged": JUDGED[config.eval.split] if config.eval.text is None else "text",
         "weights": trained.which,
@@ -124,20 +118,6 @@ def run(
     out.json("eval.json", evaluation)
     out.bytes("documents.jsonl", document_lines(of_last))
     out.json("summary.json", {"rows": summary(evaluation)})
-
-
-def generate_and_measure(
-    trained: TrainedWeights,
-    data: "Data",
-    tokenizer: Tokenizer,
-    config: Config,
-    reporter: Reporter,
-) -> GenerationQuality:
-    """Generate up to `eval.num_samples` texts, and measure them beside as many documents."""
-    held_out = beginnings(data.held_out, tokenizer, config.eval.num_samples or 0)
-    decoder = trained.decoder(config.runtime.device, min(BATCH, len(held_out)), reporter.note)
-    generated = generate_samples(decoder, tokenizer, len(held_out), reporter)
-    return generation_quality(generated, held_out, data.train, tokenizer)
 
 
 class Data(NamedTuple):
@@ -174,6 +154,12 @@ def other_weights(train: Artifact, chosen: TrainedWeights) -> TrainedWeights | N
         return None  # the folder of a model that was copied
     other = open_weights(train, "last" if chosen.which == "best" else "best")
     return None if other.step == chosen.step else other
+
+
+def evaluate_on(tokens: Tokens, model: GPT, tokenizer: Tokenizer) -> Evaluation:
+    """How well a model predicts the tokens of its tokenizer."""
+    byte_lengths = np.asarray(tokenizer.byte_lengths)
+    return evaluate(model, tokens, end_of_text=tokenizer.end_of_text, byte_lengths=byte_lengths)
 
 
 def score_record(score: Score) -> ScoreRecord:

@@ -26,7 +26,7 @@ from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
 MODEL_STAGE = "train"
-PLAN = "experiment-plan"
+PLAN = "plan"
 EXPERIMENT = "experiment"
 FAILURE = "failure"
 KEPT_STAGES = (MODEL_STAGE, PLAN, EXPERIMENT, FAILURE)
