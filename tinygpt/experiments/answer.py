@@ -18,7 +18,7 @@ from tinygpt.experiments.records import (
     Result,
     Spread,
 )
-from tinygpt.experiments.statistics import Numbers
+from tinygpt.experiments.statistics import Interval, Numbers
 from tinygpt.experiments.verdict import judge
 from tinygpt.lm.evaluation import Parts
 
@@ -191,23 +191,14 @@ class Answer:
         first = np.array([one.bits_per_byte for one, _ in models])
         differences = np.array([other.bits_per_byte for _, other in models]) - first
         is_tested = failure_p is None and len(models) > 1
-        tested = differences if is_tested else differences[:0]
-        parts = self._parts(models) if is_tested else None
         return {
             "arm": self.names[arm],
             "baseline": self.names[0],
             "seeds": [one.seed for one, _ in models],
             "differences": differences.tolist(),
             "difference": float(differences.mean()) if models and failure_p is None else None,
-            "intervals": {
-                f"{round(100 * level)} % over {kind}": interval
-                for level in (0.95, 0.9)
-                for kind, interval in (
-                    ("seeds", statistics.seed_interval(tested, level)),
-                    ("documents", parts and statistics.document_interval(*parts, level)),
-                )
-            },
-            "p": statistics.sign_flip(tested) if is_tested else None,
+            "intervals": self._intervals(models) if is_tested else {},
+            "p": statistics.sign_flip(differences) if is_tested else None,
             "adjusted_p": None,
             "correlation": _correlation(first, first + differences),
             "deviation": _deviation(differences),
@@ -217,6 +208,23 @@ class Answer:
             "verdict": "none",
             "words": "",
         }
+
+    def _intervals(self, models: Sequence[tuple[Measured, Measured]]) -> dict[str, Interval | None]:
+        """Of the difference; "strict" is that of the level of this look and all comparisons."""
+        differences = np.array([b.bits_per_byte - a.bits_per_byte for a, b in models])
+        strict = 1 - (self.look.level or statistics.LEVELS[-1]) / self.comparisons
+        levels = {"95 %": 0.95, "90 %": 0.9, "strict": strict}
+        parts = self._parts(models) if self.same_text else None
+        of_documents: list[Interval | None] = [None] * len(levels)
+        if parts is not None:
+            of_documents = statistics.document_intervals(*parts, list(levels.values()))
+        found: dict[str, Interval | None] = {}
+        for (name, level), documents in zip(levels.items(), of_documents, strict=True):
+            seeds = statistics.seed_interval(differences, level)
+            both = statistics.over_both(float(differences.mean()), [seeds, documents])
+            found |= {f"{name} over seeds": seeds, f"{name} over documents": documents}
+            found[f"{name} over both"] = both
+        return found
 
     def _parts(self, pairs: Sequence[tuple[Measured, Measured]]) -> tuple[Numbers, Numbers] | None:
         """Difference in bits, mean over seeds, and bytes of each document or block; None if few."""

@@ -1,5 +1,6 @@
 """The JSON files of an experiment: plan.json, written before the first cell, and result.json."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 MEASURE = "bits per byte of the last weights on the validation split"
@@ -113,8 +114,10 @@ class Comparison(TypedDict):
     differences: list[float]
     difference: float | None
     """Their mean; None if a cell of either failed."""
-    intervals: dict[str, tuple[float, float] | None]
-    """Of the difference, "95 % over seeds" (paired t) and so on; over documents by bootstrap."""
+    intervals: Mapping[str, tuple[float, float] | None]
+    """Of the difference, "95 % over seeds" (paired t), "95 % over documents" (bootstrap, None where
+    the text gives none) and "95 % over both"; the same for 90 %, and "strict" for the level of this
+    look and all comparisons; {} if a cell of either failed."""
     p: float | None
     """Of the sign-flip test."""
     adjusted_p: float | None

@@ -5,6 +5,7 @@ So every test is about differences between the two models of a seed.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Interval(NamedTuple):
     @property
     def sign(self) -> int:
         """-1 or 1 if all of it is on one side of 0, else 0."""
-        return (self.low > 0) - (self.high < 0)
+        return int(self.low > 0) - int(self.high < 0)
 
     def is_within(self, bound: float) -> bool:
         """Whether no part of it is farther from 0 than the bound."""
@@ -57,8 +58,10 @@ def seed_interval(differences: Numbers, confidence: float) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def document_interval(differences: Numbers, weights: Numbers, confidence: float) -> Interval | None:
-    """The bootstrap interval of sum(differences) / sum(weights) over documents.
+def document_intervals(
+    differences: Numbers, weights: Numbers, confidences: Sequence[float]
+) -> list[Interval | None]:
+    """Bootstrap intervals of sum(differences) / sum(weights) over documents.
 
     Percentiles of a bootstrap are too narrow by as much as a normal interval is beside one by t, so
     they are taken as much farther out (Hesterberg 2015, §5.3, the expanded percentile interval).
@@ -66,33 +69,51 @@ def document_interval(differences: Numbers, weights: Numbers, confidence: float)
     Args:
         differences: the mean over seeds of what two models differ by on each document, (n,).
         weights: of the documents, e.g., their bytes, (n,).
-        confidence: e.g., 0.95.
+        confidences: e.g., 0.95 and 0.9; an interval for each.
     Returns:
         None for fewer than two documents.
     """
-    if len(differences) < 2:
-        return None
-    ratios = differences / np.where(weights > 0, weights, 1)
-    if np.ptp(ratios) == 0:
-        return Interval(float(ratios[0]), float(ratios[0]))
+    count = len(differences)
+    if count < 2:
+        return [None for _ in confidences]
 
     def ratio(numerators: Numbers, denominators: Numbers, axis: int) -> Numbers:
         return np.asarray(numerators.sum(axis=axis) / denominators.sum(axis=axis))
 
-    count = len(differences)
-    quantile = stats.t.isf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
-    low, high = stats.bootstrap(
-        (differences, weights),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH // count),
-        confidence_level=1 - 2 * stats.norm.sf(quantile),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(low), float(high))
+    with warnings.catch_warnings():  # of differences that are all equal
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            (differences, weights),
+            ratio,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, BATCH // count),
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+    intervals: list[Interval | None] = []
+    for confidence in confidences:
+        quantile = stats.t.isf((1 - confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
+        tail = stats.norm.sf(quantile)
+        intervals.append(Interval(*np.quantile(drawn, [tail, 1 - tail]).tolist()))
+    return intervals
+
+
+def over_both(difference: float, intervals: Sequence[Interval | None]) -> Interval:
+    """An interval of a difference that varies with the seed and, independently, with the document.
+
+    The variances of both add up, and so do the squares of the half-widths. Without it, a difference
+    that is as far from 0 as seeds alone and documents alone explain would be called one.
+
+    Args:
+        difference: the mean.
+        intervals: over seeds, and over documents if there is one, of equal confidence.
+    """
+    known = [interval for interval in intervals if interval is not None]
+    below = math.hypot(*(difference - interval.low for interval in known))
+    above = math.hypot(*(interval.high - difference for interval in known))
+    return Interval(difference - below, difference + above)
 
 
 def sign_flip(differences: Numbers) -> float:

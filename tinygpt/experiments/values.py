@@ -88,8 +88,8 @@ def parse_seeds(text: str) -> list[int]:
         named = [int(value) for value in parse_values(text)]
     except (ValueError, UsageError):
         named = []
-    seeds = list(range(1, named[0] + 1)) if text.strip().isdigit() and named[0] <= MOST else named
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
+    seeds = list(range(1, min(named[0], MOST + 1) + 1)) if text.strip().isdigit() else named
+    if not 0 < len(seeds) <= MOST or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
         raise UsageError(
             f"`--seeds {text}` does not name seeds",
             hint="write their number, `6`, a range, `1..6`, or a list, `3,5,8`",

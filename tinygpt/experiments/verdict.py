@@ -40,11 +40,12 @@ def _of_differences(
 ) -> tuple[Verdict, str]:
     """The verdict on bits per byte."""
     limit = f"adjusted p {p:.4f}, level {level:.4f}"
-    sides = {interval.sign for interval in _intervals(one, 95)}
+    needed = ("95 % over seeds", "95 % over documents", "strict over both")
+    sides = {interval.sign for interval in _intervals(one, needed)}
     if p <= level * ROUNDING and sides in ({-1}, {1}):
         verdict: Verdict = "better" if sides == {-1} else "worse"
         return verdict, f"{verdict}, {_size(one)} ({limit})"
-    if all(interval.is_within(min_effect) for interval in _intervals(one, 90)):
+    if all(interval.is_within(min_effect) for interval in _intervals(one, ("90 % over both",))):
         return "no difference", f"no difference beyond {min_effect:g} bits per byte ({_size(one)})"
     return "cannot tell", f"cannot tell, {_size(one)} ({limit})"
 
@@ -71,9 +72,9 @@ def _size(one: Comparison) -> str:
     return f"{abs(one['difference']):.4f} {more} bits per byte"
 
 
-def _intervals(one: Comparison, confidence: int) -> list[Interval]:
-    """The intervals over seeds and, where there is one, over documents."""
-    found = (one["intervals"][f"{confidence} % over {kind}"] for kind in ("seeds", "documents"))
+def _intervals(one: Comparison, names: Sequence[str]) -> list[Interval]:
+    """The intervals of these names that there are."""
+    found = (one["intervals"][name] for name in names)
     return [Interval(*interval) for interval in found if interval is not None]
 
 

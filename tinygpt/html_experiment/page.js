@@ -42,24 +42,28 @@ function showComparisons() {
   const rows = result.comparisons.map((one) => ({
     cells: [
       one.arm,
+      one.verdict,
       signedNumber(one.difference),
       interval(one.intervals["95 % over seeds"]),
       interval(one.intervals["95 % over documents"]),
+      interval(one.intervals["95 % over both"]),
       number(one.failure_p === null ? one.adjusted_p : one.failure_p),
+      number(one.deviation),
+      number(one.baseline_deviation),
       number(one.correlation, 2),
-      `${number(one.deviation)} / ${number(one.baseline_deviation)}`,
-      one.verdict,
     ],
   }));
   const titles = [
     `against ${names[0]}`,
+    "verdict",
     "difference",
     "over seeds",
     "over documents",
+    "over both",
     "adjusted p",
+    "spread",
+    "that of the first",
     "correlation",
-    "spread of differences / of the first arm",
-    "verdict",
   ];
   $("comparisons").append(...table(titles, rows));
   drawDifferences($("differences"), result.comparisons);
