@@ -40,8 +40,9 @@ Id = Annotated[
 def ls(call: Call, *, stage: StageName = None) -> None:
     """List all artifacts, newest first."""
     from tinygpt.pipeline import check_stage
+    from tinygpt.store.artifact import KEPT_STAGES
 
-    if stage is not None:
+    if stage is not None and stage not in KEPT_STAGES:
         check_stage(stage)
     store = _existing_store(call)
     artifacts = store.list(stage)

@@ -201,9 +201,7 @@ def make_cells(
     def finish(place: int, one: Made) -> None:
         made[place] = one
         on_cell(place, one)
-        if number := limits.interrupted():
-            name = signal.Signals(number).name
-            raise Interrupted(f"stopped by {name}; finished cells are kept", number=number)
+        _stop_if_asked(limits)
 
     for place, cell in enumerate(cells):
         if not force and find_cell(project, plan, cell)[0] is not None:
@@ -216,6 +214,12 @@ def make_cells(
         ours.reporter = CellReporter(project.reporter, f"cell {place + 1}/{len(cells)}")
         finish(place, make_cell(ours, plan, cell, limits, force=force))
     return [made[place] for place in sorted(made)]
+
+
+def _stop_if_asked(limits: Limits) -> None:
+    if number := limits.interrupted():
+        name = signal.Signals(number).name
+        raise Interrupted(f"stopped by {name}; finished cells are kept", number=number)
 
 
 def _side_by_side(
@@ -264,6 +268,7 @@ def _follow(stop: Event) -> None:
 
 
 def _work(store: Path, facts: dict[str, object], plan: Plan, cell: Cell, force: bool) -> Made:
-    """Compute a cell in this process."""
+    """Compute a cell in this process, unless the experiment was stopped before it began."""
+    _stop_if_asked(_limits)
     project = Project(cell.arm.config, store, provenance=facts)
     return make_cell(project, plan, cell, _limits, force=force)

@@ -89,7 +89,12 @@ def parse_seeds(text: str) -> list[int]:
     except (ValueError, UsageError):
         named = []
     seeds = list(range(1, min(named[0], MOST + 1) + 1)) if text.strip().isdigit() else named
-    if not 0 < len(seeds) <= MOST or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
+    if (
+        not 0 < len(seeds) <= MOST
+        or min(seeds) < 0
+        or max(seeds) >= 2**63
+        or len(set(seeds)) < len(seeds)
+    ):
         raise UsageError(
             f"`--seeds {text}` does not name seeds",
             hint="write their number, `6`, a range, `1..6`, or a list, `3,5,8`",
