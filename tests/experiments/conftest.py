@@ -10,6 +10,7 @@ from tinygpt.config import Config
 from tinygpt.experiments.experiment import run_experiment
 from tinygpt.experiments.grid import make_arms, measured_config
 from tinygpt.experiments.plan import Wanted, want
+from tinygpt.experiments.values import parse_vary
 from tinygpt.progress import NO_LIMITS, Limits
 from tinygpt.project import Project
 from tinygpt.store import Artifact
@@ -39,8 +40,7 @@ class Grid:
         return config
 
     def wanted(self, seeds: Sequence[int], vary: str = "model.norm=pre,post", **facts) -> Wanted:
-        key, _, values = vary.partition("=")
-        arms = make_arms([(key, values.split(","))], self.load)
+        arms = make_arms([parse_vary(text) for text in vary.split()], self.load)
         facts = {"budget": None, "min_effect": None, "jobs": 1, **facts}
         return want(arms, list(seeds), **facts)
 

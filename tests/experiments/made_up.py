@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygpt.experiments.answer import Answer, Measured
-from tinygpt.experiments.plan import Look
+from tinygpt.experiments.plan import NthLook
 from tinygpt.experiments.records import MEASURE, Plan
 from tinygpt.lm.evaluation import Parts
 
@@ -97,5 +97,5 @@ def verdict(cells: Sequence[Measured], look: int = 1, seeds: int | None = None) 
     """The verdict on two arms, judged on the first `seeds` seeds."""
     count = max(one.seed for one in cells) if seeds is None else seeds
     chosen = [one for one in cells if one.seed <= count]
-    answer = Answer(made_up_plan(seeds=count), Look(look), chosen)
+    answer = Answer(made_up_plan(seeds=count), NthLook(look), chosen)
     return answer.result()["comparisons"][0]["verdict"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.experiments.made_up import cell, diverged, made_up_plan, pairs
 from tinygpt.experiments.answer import Answer, Measured
-from tinygpt.experiments.plan import Look
+from tinygpt.experiments.plan import NthLook
 from tinygpt.experiments.records import Result
 from tinygpt.experiments.verdict import table
 
@@ -19,7 +19,7 @@ def answer(
 ) -> Result:
     """The result of cells of arms 0, 1, ... with as many seeds as they have."""
     plan = made_up_plan(arms or ("pre", "post"), max(one.seed for one in cells), min_effect)
-    return Answer(plan, Look(look), cells, **facts).result()  # type: ignore[arg-type]
+    return Answer(plan, NthLook(look), cells, **facts).result()  # type: ignore[arg-type]
 
 
 def steady(difference: float, jitter: float = 0.001, documents: int = 30) -> list[Measured]:

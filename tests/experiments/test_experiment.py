@@ -266,6 +266,23 @@ def test_an_error_in_one_of_several_processes_is_that_of_the_experiment(grid, mo
         grid.run(wanted)
 
 
+def test_keys_that_change_together_are_two_arms_and_several_vary_all_combinations(grid):
+    together = grid.wanted([1], "model.norm+train.learning_rate=pre+0.03,post+0.01")
+    rates = [(arm.config.model.norm, arm.config.train.learning_rate) for arm in together.arms]
+    assert rates == [("pre", 0.03), ("post", 0.01)]
+    assert [arm.name for arm in together.arms] == [
+        "norm=pre, learning_rate=0.03",
+        "norm=post, learning_rate=0.01",
+    ]
+    apart = grid.wanted([1], "model.norm=pre,post train.learning_rate=0.03,0.01")
+    assert len(apart.arms) == 4
+    swapped = grid.wanted([1], "train.learning_rate=0.03,0.01 model.norm=pre,post")
+    ids = {look_ahead(grid.project, one).plan["question_id"] for one in (apart, swapped)}
+    assert len(ids) == 1
+    with pytest.raises(UsageError, match="varied twice"):
+        grid.wanted([1], "model.norm=pre,post model.norm+train.beta1=pre+0.8,post+0.9")
+
+
 class TestBudgets:
     def steps(self, grid: Grid, **facts: object) -> list[int]:
         ahead = look_ahead(grid.project, grid.wanted([1], "train.batch_size=16,32,6", **facts))
@@ -434,9 +451,7 @@ class TestRunsThatAreThere:
         )
         elsewhere = dataclasses.replace(post, manifest=changed)
         words = self.words(grid, [pre, elsewhere])
-        assert "made with threads 1 and 7" in words
-        assert "made by different code" in words
-        assert "exact: false" in words
+        assert "different conditions: threads 7 -> 1, code, exact: false" in words
 
     def test_what_cannot_be_compared_is_refused(self, grid):
         pre, post = self.run_of(grid), self.run_of(grid, norm="post")

@@ -18,7 +18,14 @@ from tinygpt.experiments.values import parse_seeds, parse_values, parse_vary
 )
 def test_lists_and_ranges(text, expected):
     assert parse_values(text) == expected
-    assert parse_vary(f"a.b={text}") == ("a.b", expected)
+    assert parse_vary(f"a.b={text}") == [{"a.b": value} for value in expected]
+
+
+def test_keys_that_are_joined_change_together():
+    assert parse_vary("model.norm+train.learning_rate=pre+1e-2,post+3e-3") == [
+        {"model.norm": "pre", "train.learning_rate": "1e-2"},
+        {"model.norm": "post", "train.learning_rate": "3e-3"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,8 @@ def test_lists_and_ranges(text, expected):
         ("model.norm=", "an empty value"),
         ("model.norm=pre,,post", "an empty value"),
         ("model.norm=pre,post,pre", "two arms have the same key"),
+        ("a.b+c.d=1+2,3", "not a value for each of 2 keys"),
+        ("a.b+=1+2,3+4", "names no key"),
         ("a.b=5..2", "not a range of integers"),
         ("a.b=0.1..0.5", "not a range of integers"),
         ("a.b=1..99999999", "not a range of integers"),

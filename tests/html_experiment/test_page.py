@@ -11,7 +11,7 @@ from tests.browser import count, fits_the_window, press, requested, show, text, 
 from tests.experiments.made_up import cell, diverged, made_up_plan
 from tests.html_report.test_page import PAYLOADS, Skeleton
 from tinygpt.experiments.answer import Answer
-from tinygpt.experiments.plan import Look
+from tinygpt.experiments.plan import NthLook
 from tinygpt.html_experiment import render
 
 SEEDS = range(1, 7)
@@ -25,7 +25,7 @@ def contents(arm: str = "post", *, fails: bool = False) -> dict[str, object]:
     if fails:
         cells[-1] = diverged(2, 6)
     plan = made_up_plan(("pre 1", f"{arm} 1", "post 2"), seeds=6)
-    result = Answer(plan, Look(1), cells).result()
+    result = Answer(plan, NthLook(1), cells).result()
     curves = [
         {"arm": one.arm, "seed": one.seed, "tokens": [10, 100, 1000], "bits": [3.0, 2.0, 1.0]}
         for one in cells

@@ -1,5 +1,6 @@
 """`tinygpt run --vary` and `tinygpt compare --by`: a grid of runs, its plan and its answer."""
 
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from tinygpt.errors import Interrupted, StoppedEarly, UsageError
 if TYPE_CHECKING:
     from tinygpt.cli.session import Session
     from tinygpt.experiments.cells import Made
-    from tinygpt.experiments.plan import Look, Wanted
+    from tinygpt.experiments.plan import NthLook, Wanted
     from tinygpt.experiments.records import Plan
     from tinygpt.project import Project
     from tinygpt.store import Artifact, Store
@@ -78,22 +79,23 @@ class Grid(NamedTuple):
         Raises:
             UsageError, ConfigError: a flag, a key or a value is wrong.
         """
-        from tinygpt.experiments.grid import count_arms, make_arms
-        from tinygpt.experiments.plan import Look, want
+        from tinygpt.experiments.grid import make_arms
+        from tinygpt.experiments.plan import NthLook, want
         from tinygpt.experiments.values import parse_seeds, parse_vary
 
-        vary = [parse_vary(text) for text in self.vary or ()]
-        needed = Look(1).seeds_needed(count_arms(vary) - 1)
+        choices = [parse_vary(text) for text in self.vary or ()]
+        arm_count = math.prod(len(named) for named in choices)
+        needed = NthLook(1).seeds_needed(arm_count - 1)
         seeds = parse_seeds(str(needed) if self.seeds is None else self.seeds)
-        cells = count_arms(vary) * len(seeds)
+        cells = arm_count * len(seeds)
         if cells > self.max_cells:
             raise UsageError(
-                f"{count_arms(vary)} arms with {ui.count(len(seeds), 'seed')} are {cells} cells, "
+                f"{arm_count} arms with {ui.count(len(seeds), 'seed')} are {cells} cells, "
                 f"more than {self.max_cells}",
                 hint=f"vary less, or allow them with `--max-cells {cells}`",
             )
         arms = make_arms(
-            vary, lambda flags: replace(call, flags=call.flags | flags).load_config().config
+            choices, lambda flags: replace(call, flags=call.flags | flags).load_config().config
         )
         return want(arms, seeds, self.budget, self.min_effect, self.jobs)
 
@@ -153,7 +155,7 @@ def _cell_line(place: int, made: "Made", wanted: "Wanted") -> str:
     return f"cell {place + 1}/{total}  {made.cell.name}: {came}{'  cached' * made.cached}"
 
 
-def plan_lines(plan: "Plan", look: "Look") -> list[str]:
+def plan_lines(plan: "Plan", look: "NthLook") -> list[str]:
     """What is said before the first cell."""
     comparisons, seeds = len(plan["arms"]) - 1, len(plan["seeds"])
     needed = look.seeds_needed(comparisons)

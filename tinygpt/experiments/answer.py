@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygpt.experiments import statistics
-from tinygpt.experiments.plan import Look, plan_hash
+from tinygpt.experiments.plan import NthLook, plan_hash
 from tinygpt.experiments.records import (
     ArmResult,
     CellRecord,
@@ -84,7 +84,7 @@ class Answer:
     """
 
     def __init__(
-        self, plan: Plan, look: Look, cells: Sequence[Measured], refusals: Sequence[str] = ()
+        self, plan: Plan, look: NthLook, cells: Sequence[Measured], refusals: Sequence[str] = ()
     ) -> None:
         self.plan = plan
         self.look = look

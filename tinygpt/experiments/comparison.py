@@ -9,7 +9,7 @@ from tinygpt.errors import MissingArtifactError, UsageError
 from tinygpt.experiments.answer import Answer, Measured
 from tinygpt.experiments.experiment import cells_hash, measure_run, publish_answer
 from tinygpt.experiments.grid import RECORDED, Recipe, question_id
-from tinygpt.experiments.plan import look_at
+from tinygpt.experiments.plan import differing_conditions, look_at
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.project import Project
 from tinygpt.store import Artifact, Store
@@ -61,7 +61,7 @@ def compare_runs(
             hint="name runs that differ in it; `tinygpt compare ID ID` shows what differs",
         )
     plan = plan_of_runs(key, runs, recipes, min_effect)
-    refusals = refusals_of_runs(key, runs, recipes)
+    refusals = refusals_of_runs(key, plan, runs, recipes)
     answer = Answer(plan, look_at(store, plan, cells_hash(cells)), cells, refusals)
     return publish_answer(project, answer, inputs, runs, command)
 
@@ -109,27 +109,25 @@ def plan_of_runs(
     }
 
 
-def refusals_of_runs(key: str, runs: Sequence[Artifact], recipes: Sequence[Recipe]) -> list[str]:
+def refusals_of_runs(
+    key: str, plan: Plan, runs: Sequence[Artifact], recipes: Sequence[Recipe]
+) -> list[str]:
     """Why runs bear no verdict: they differ in more than the key, or have different seeds."""
     free = {key, "train.seed", *RECORDED}
     names = dict.fromkeys(name for found in recipes for name in found if name not in free)
     differing = [name for name in names if len({str(found.get(name)) for found in recipes}) > 1]
     refusals = [f"the runs also differ in {', '.join(differing)}"] if differing else []
-    facts: list[Mapping[str, Any]] = [run.manifest.provenance for run in runs]
-    for name in CONDITIONS:
-        if key == "train.precision" and name == "precision":
-            continue
-        found_values = sorted({str(of_run.get(name)) for of_run in facts})
-        if len(found_values) > 1:
-            refusals.append(f"the runs were made with {name} {' and '.join(found_values)}")
-    modules = [(of_run.get("code") or {}).get("modules") for of_run in facts]
-    if any(of_run != modules[0] for of_run in modules):
-        refusals.append("the runs were made by different code")
-    if not all(of_run.get("exact") for of_run in facts):
-        refusals.append("a run continued under other conditions (exact: false)")
+    conditions: dict[str, None] = {}
     seeds: dict[str, set[object]] = {}
-    for found in recipes:
+    for run, found in zip(runs, recipes, strict=True):
+        precision = plan["arms"][0]["precision"]
+        if key == "train.precision":
+            precision = str(run.manifest.provenance.get("precision"))
+        different = differing_conditions(plan, precision, run.manifest.provenance)
+        conditions |= dict.fromkeys(different)
         seeds.setdefault(spelled(found[key]), set()).add(found["train.seed"])
+    if conditions:
+        refusals.append(f"the runs were made under different conditions: {', '.join(conditions)}")
     if any(of_value != next(iter(seeds.values())) for of_value in seeds.values()):
         refusals.append("the arms have different seeds")
     return refusals

@@ -20,7 +20,7 @@ from tinygpt.experiments.cells import (
 from tinygpt.experiments.grid import Arm, fit_budget
 from tinygpt.experiments.plan import (
     VERSION,
-    Look,
+    NthLook,
     Wanted,
     draft,
     find_experiment,
@@ -58,7 +58,7 @@ class Prospect(NamedTuple):
     """
 
     plan: Plan
-    look: Look
+    look: NthLook
     cells: list[tuple[Cell, Made | None, str]]
     experiment: Artifact | None
 
@@ -117,7 +117,7 @@ def run_experiment(
     project: Project,
     wanted: Wanted,
     limits: Limits,
-    on_plan: Callable[[Plan, Look], None],
+    on_plan: Callable[[Plan, NthLook], None],
     on_cell: Callable[[int, Made], None],
     *,
     command: str = "",

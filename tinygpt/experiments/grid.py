@@ -1,9 +1,8 @@
 """The arms of an experiment, its question, and how many steps each arm may take."""
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tinygpt.config import Config
 from tinygpt.config.fields import TABLES
@@ -64,31 +63,26 @@ def with_keys(config: Config, table: str, **keys: object) -> Config:
     return config.model_copy(update={table: changed})
 
 
-def count_arms(vary: Sequence[tuple[str, Sequence[str]]]) -> int:
-    """How many arms a grid has."""
-    return math.prod(len(values) for _, values in vary)
-
-
 def make_arms(
-    vary: Sequence[tuple[str, Sequence[str]]], load: Callable[[Flags], Config]
+    choices: Sequence[Sequence[dict[str, str]]], load: Callable[[Flags], Config]
 ) -> list[Arm]:
-    """The arms of a grid: every combination of the values; the first one is the baseline.
+    """The arms of a grid: every combination of the choices; the first one is the baseline.
 
     Args:
-        vary: keys, and the values of each.
+        choices: for each `--vary`, the settings to choose from; see parse_vary.
         load: the configuration with further flags.
     Raises:
         ConfigError: a key does not exist, or a value is not of its type.
         UsageError: a key is varied twice, cannot change what is measured, or two arms are equal.
     """
-    keys = [key for key, _ in vary]
+    keys = [key for named in choices for key in named[0]]
     for key in keys:
         if keys.count(key) > 1:
             hint = f"name all values at once: `--vary {key}=a,b,c`"
             raise UsageError(f"`{key}` is varied twice", hint=hint)
     arms = []
-    for values in itertools.product(*(values for _, values in vary)):
-        settings = dict(zip(keys, values, strict=True))
+    for chosen in itertools.product(*choices):
+        settings = {key: value for one in chosen for key, value in one.items()}
         config = load({key: ("--vary", value) for key, value in settings.items()})
         name = ", ".join(f"{key.partition('.')[2]}={value}" for key, value in settings.items())
         arms.append(Arm(name, settings, measured_config(config)))
@@ -157,8 +151,9 @@ def question_id(recipes: Sequence[Recipe], keys: Sequence[str]) -> str:
     """
     free = {"train.seed", *STEPS, *RECORDED} - set(keys)
     shared = {name: value for name, value in recipes[0].items() if name not in {*keys, *free}}
-    arms: list[Any] = sorted(hash_json("arm", [one.get(key) for key in keys]) for one in recipes)
-    return hash_json("tinygpt.question", sorted(keys), arms, shared)[:12]
+    asked = sorted(keys)
+    arms = sorted(hash_json("arm", [one.get(key) for key in asked]) for one in recipes)
+    return hash_json("tinygpt.question", asked, arms, shared)[:12]
 
 
 def fit_budget(arms: Sequence[Arm], budget: str, step_seconds: Sequence[float]) -> list[Arm]:

@@ -89,7 +89,7 @@ def checked_effect(effect: float | None) -> float:
     return MIN_EFFECT if effect is None else effect
 
 
-class Look(NamedTuple):
+class NthLook(NamedTuple):
     """How often a question has been answered, this time included, and what follows.
 
     Args:
@@ -225,7 +225,7 @@ def find_experiment(store: Store, plan: Plan) -> Artifact | None:
     return None
 
 
-def look_at(store: Store, plan: Plan, cells: str = "") -> Look:
+def look_at(store: Store, plan: Plan, cells: str = "") -> NthLook:
     """Which look at its question an experiment is; one that is made again keeps its number.
 
     Args:
@@ -238,7 +238,7 @@ def look_at(store: Store, plan: Plan, cells: str = "") -> Look:
             break
         if facts["question"] == plan["question_id"] and facts["judged"]:
             earlier.add(facts["plan"])
-    return Look(len(earlier) + 1)
+    return NthLook(len(earlier) + 1)
 
 
 def publish(

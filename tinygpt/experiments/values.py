@@ -9,15 +9,18 @@ EXAMPLE = "`--vary model.norm=pre,post`"
 FORMS = "a list `a,b`, a range of integers `1..6`, or `log:1e-4..1e-2:5`"
 
 
-def parse_vary(text: str) -> tuple[str, list[str]]:
-    """The key and the values of one `--vary KEY=VALUES`.
+def parse_vary(text: str) -> list[dict[str, str]]:
+    """The values of one `--vary KEY=VALUES`, each as the keys that it sets.
+
+    Several keys change together where they are joined by `+`, and so are their values:
+    `model.norm+train.learning_rate=pre+1e-2,post+3e-3` has two arms.
 
     Raises:
         UsageError: it has another form, fewer than two values, or one of them twice.
     """
-    key, equals, listed = text.partition("=")
-    key = key.strip()
-    if not equals or not key:
+    name, equals, listed = text.partition("=")
+    keys = [key.strip() for key in name.split("+")]
+    if not equals or "" in keys:
         lacks = "names no key" if equals else "has no values"
         raise UsageError(f"`--vary {text}` {lacks}", hint=f"write {EXAMPLE}; values are {FORMS}")
     values = parse_values(listed)
@@ -26,13 +29,21 @@ def parse_vary(text: str) -> tuple[str, list[str]]:
             f"`--vary {text}` names one value, which has nothing to be compared with",
             hint=f"name two or more: {FORMS}",
         )
+    if len(set(values)) < len(values):
+        raise UsageError(
+            f"two arms have the same key: a value stands twice in `--vary {text}`",
+            hint="name each value once; `--seeds` repeats an arm",
+        )
+    choices = []
     for value in values:
-        if values.count(value) > 1:
+        parts = value.split("+") if len(keys) > 1 else [value]
+        if len(parts) != len(keys):
             raise UsageError(
-                f"two arms have the same key: `{value}` stands twice in `--vary {text}`",
-                hint="name each value once; `--seeds` repeats an arm",
+                f"`{value}` is not a value for each of {len(keys)} keys in `--vary {text}`",
+                hint="join the values of keys that change together, too: `a.b+c.d=1+2,3+4`",
             )
-    return key, values
+        choices.append(dict(zip(keys, parts, strict=True)))
+    return choices
 
 
 def parse_values(text: str) -> list[str]:

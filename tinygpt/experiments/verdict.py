@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from tinygpt.experiments import statistics
-from tinygpt.experiments.plan import Look
+from tinygpt.experiments.plan import NthLook
 from tinygpt.experiments.records import Comparison, Plan, Result, Spread, Verdict
 from tinygpt.experiments.statistics import ROUNDING, Interval
 
 
 def judge(
-    one: Comparison, plan: Plan, look: Look, comparisons: int, refusals: Sequence[str]
+    one: Comparison, plan: Plan, look: NthLook, comparisons: int, refusals: Sequence[str]
 ) -> None:
     """Fill in `verdict` and `words` of a comparison.
 
@@ -78,9 +78,9 @@ def _intervals(one: Comparison, names: Sequence[str]) -> list[Interval]:
     return [Interval(*interval) for interval in found if interval is not None]
 
 
-def _advice(one: Comparison, min_effect: float, look: Look, comparisons: int) -> str:
+def _advice(one: Comparison, min_effect: float, look: NthLook, comparisons: int) -> str:
     """What would answer the question."""
-    level = Look(look.number + 1).level
+    level = NthLook(look.number + 1).level
     if level is None:
         return "this was the third look, and there is no fourth"
     documents = one["intervals"]["95 % over documents"]
@@ -121,10 +121,9 @@ def table(plan: Plan, result: Result) -> list[list[str]]:
         where = f"{failure['arm']}, seed {failure['seed']}, step {failure['step']:,}"
         rows.append(["failed", f"{where}: {failure['kind']}, last loss {last}"])
     for of_key in result["failures_by_value"]:
-        counts = [
-            f"{value} {failed} of {all_}" for value, (failed, all_) in of_key["failures"].items()
-        ]
-        rows.append([f"failed by {of_key['key']}", ", ".join(counts)])
+        for value, (failed, cells) in of_key["failures"].items():
+            p = f", p {of_key['p'][value]:.4f} (McNemar)" if value in of_key["p"] else ""
+            rows.append([f"{of_key['key']}={value}", f"{failed} of {cells} failed{p}"])
     return rows + [["note", note] for note in result["notes"]]
 
 

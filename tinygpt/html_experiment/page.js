@@ -16,7 +16,7 @@ function showAnswer() {
   $("about").textContent =
     `${plan.arms.length} arms, ${plan.seeds.length} seeds each (${plan.seeds.join(", ")}). ` +
     `Measured: ${plan.measure}. Budget: ${plan.budget}. Smallest difference that matters: ` +
-    `${plan.min_effect} bits per byte. Look ${result.look} at this question, level ${level}. ` +
+    `${plan.min_effect} bits per byte. NthLook ${result.look} at this question, level ${level}. ` +
     `Interval over documents: ${result.documents}.`;
   for (const note of result.notes) $("notes").append(el("li", {}, note));
 }
