@@ -55,7 +55,7 @@ def test_the_verdict_on_pairs_of_a_known_difference(difference, jitter, expected
 def test_a_verdict_names_difference_p_value_and_level():
     (one,) = answer(steady(-0.05))["comparisons"]
     assert one["p"] == one["adjusted_p"] == pytest.approx(1 / 32)
-    assert "fewer bits per byte (adjusted p 0.0312, level 0.0312)" in one["words"]
+    assert "fewer bits per byte (adjusted p 0.03125, level 0.03125)" in one["words"]
     assert one["correlation"] > 0.99
     rows = dict(table(made_up_plan(), answer(steady(-0.05))))
     assert rows["pre"].endswith("2.0 s of training, 0 of 6 failed")

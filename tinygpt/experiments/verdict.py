@@ -39,7 +39,7 @@ def _of_differences(
     one: Comparison, p: float, level: float, min_effect: float
 ) -> tuple[Verdict, str]:
     """The verdict on bits per byte."""
-    limit = f"adjusted p {p:.4f}, level {level:.4f}"
+    limit = f"adjusted p {p:.4g}, level {level:.4g}"
     needed = ("95 % over seeds", "95 % over documents", "strict over both")
     sides = {interval.sign for interval in _intervals(one, needed)}
     if p <= level * ROUNDING and sides in ({-1}, {1}):
@@ -53,7 +53,7 @@ def _of_differences(
 def _of_failures(one: Comparison, p: float, level: float) -> tuple[Verdict, str]:
     """The verdict where a cell failed, which is about failures alone."""
     first, second = one["failed"]
-    limit = f"adjusted p {p:.4f} by McNemar's test, level {level:.4f}"
+    limit = f"adjusted p {p:.4g} by McNemar's test, level {level:.4g}"
     if p > level * ROUNDING:
         return "cannot tell", f"cannot tell, {_size(one)} ({limit})"
     verdict: Verdict = "worse" if second > first else "better"
@@ -122,7 +122,7 @@ def table(plan: Plan, result: Result) -> list[list[str]]:
         rows.append(["failed", f"{where}: {failure['kind']}, last loss {last}"])
     for of_key in result["failures_by_value"]:
         for value, (failed, cells) in of_key["failures"].items():
-            p = f", p {of_key['p'][value]:.4f} (McNemar)" if value in of_key["p"] else ""
+            p = f", p {of_key['p'][value]:.4g} (McNemar)" if value in of_key["p"] else ""
             rows.append([f"{of_key['key']}={value}", f"{failed} of {cells} failed{p}"])
     return rows + [["note", note] for note in result["notes"]]
 

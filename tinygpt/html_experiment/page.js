@@ -12,7 +12,7 @@ const spread = (value) =>
 function showAnswer() {
   $("question").textContent = plan.question;
   for (const one of result.comparisons) $("answers").append(el("li", {}, one.words));
-  const level = result.level === null ? "none left" : number(result.level);
+  const level = result.level === null ? "none left" : number(result.level, 5);
   $("about").textContent =
     `${plan.arms.length} arms, ${plan.seeds.length} seeds each (${plan.seeds.join(", ")}). ` +
     `Measured: ${plan.measure}. Budget: ${plan.budget}. Smallest difference that matters: ` +
@@ -47,7 +47,7 @@ function showComparisons() {
       interval(one.intervals["95 % over seeds"]),
       interval(one.intervals["95 % over documents"]),
       interval(one.intervals["95 % over both"]),
-      number(one.failure_p === null ? one.adjusted_p : one.failure_p),
+      number(one.failure_p === null ? one.adjusted_p : one.failure_p, 5),
       number(one.deviation),
       number(one.baseline_deviation),
       number(one.correlation, 2),
@@ -80,7 +80,7 @@ function showFailures() {
   $("failures").append(...table(["arm", "seed", "what", "last step", "last loss [nats]"], rows));
   const byValue = result.failures_by_value.flatMap(({ key, failures, p }) =>
     Object.entries(failures).map(([value, [failed, all]]) => ({
-      cells: [`${key} = ${value}`, `${failed} of ${all}`, number(value in p ? p[value] : null)],
+      cells: [`${key} = ${value}`, `${failed} of ${all}`, number(value in p ? p[value] : null, 5)],
     })),
   );
   const titles = ["over all other values and seeds", "failed", "p against the first value"];
