@@ -284,7 +284,7 @@ class Answer:
 
 
 def _text(cell: Measured) -> object:
-    """What tells validation texts apart: the bytes of their documents.
+    """What distinguishes validation texts: the bytes of their documents.
 
     The first document counts without its first token, which is not predicted.
     """

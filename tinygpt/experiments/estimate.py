@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from tinygpt.analysis.costs import costs
 from tinygpt.experiments.cells import Cell, Made
-from tinygpt.experiments.experiment import measure_cell, training_seconds
+from tinygpt.experiments.experiment import training_run, training_seconds
 from tinygpt.experiments.grid import RECORDED, Arm
 from tinygpt.project import Project
+from tinygpt.runs.pace import measure_seconds
 from tinygpt.store import Artifact
 
 SHORT = {key.partition(".")[2] for key in ("train.seed", "train.max_steps", *RECORDED)} | {
@@ -72,7 +73,7 @@ def of_cell(project: Project, arm: Arm) -> tuple[float, int, str] | None:
             return spent / steps * train.max_steps, run.size, "runs in this store"
     if ours.plan("build-dataset")["build-dataset"].artifact is None:
         return None
-    seconds = measure_cell(project, arm).left(0, train)
+    seconds = measure_seconds(training_run(project, arm)).left(0, train)
     dataset = ours.inputs("train")["build-dataset"]
     vocab_size = dataset.read_json("meta.json")["vocab_size"]
     parameters = costs(arm.config.model, train, vocab_size).parameters

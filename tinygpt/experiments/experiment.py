@@ -24,7 +24,6 @@ from tinygpt.experiments.plan import (
     Wanted,
     draft,
     find_experiment,
-    input_digests,
     look_at,
     plan_tables,
     publish,
@@ -35,10 +34,11 @@ from tinygpt.experiments.verdict import table
 from tinygpt.hashing import Key, hash_json
 from tinygpt.html_experiment import render
 from tinygpt.lm.evaluation import Parts
+from tinygpt.pipeline import digests
 from tinygpt.progress import Limits
 from tinygpt.project import Project
 from tinygpt.records import DocumentRow, EvalRecord, MetricsRow
-from tinygpt.runs.pace import Seconds, measure_seconds
+from tinygpt.runs.pace import measure_seconds
 from tinygpt.runs.training_run import TrainingRun
 from tinygpt.store import Artifact, Store
 from tinygpt.store.artifact import EXPERIMENT
@@ -108,11 +108,6 @@ def training_run(project: Project, arm: Arm) -> TrainingRun:
     return TrainingRun(arm.config, project.with_config(arm.config).inputs("train"))
 
 
-def measure_cell(project: Project, arm: Arm) -> Seconds:
-    """What a step and an evaluation of an arm take here."""
-    return measure_seconds(training_run(project, arm))
-
-
 def run_experiment(
     project: Project,
     wanted: Wanted,
@@ -175,13 +170,13 @@ def publish_answer(
         "judged": result["judged"],
         "cells": cells_hash(list(answer.cells.values())),
     }
-    key = Key(hash_json("tinygpt.experiment", VERSION, tables, input_digests(inputs)))
+    key = Key(hash_json("tinygpt.experiment", VERSION, tables, digests(inputs)))
     page = render(
         {
             "plan": plan,
             "result": result,
             "curves": [curve(run, answer) for run in runs if run is not None],
-            "lineage": sorted(input_digests(inputs).items()),
+            "lineage": sorted(digests(inputs).items()),
             "command": command,
         }
     )

@@ -15,7 +15,7 @@ from tinygpt.errors import UsageError
 from tinygpt.experiments.grid import STEPS, Arm, Recipe, fit_budget, question_id, recipe
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.experiments.statistics import LEVELS, seeds_needed
-from tinygpt.hashing import Digest, Key, hash_json
+from tinygpt.hashing import Key, hash_json
 from tinygpt.lm.fast.precision import choose_device, choose_precision, prepare_cpu
 from tinygpt.pipeline import STAGES
 from tinygpt.project import Project
@@ -138,7 +138,8 @@ def write_plan(
             plan = draft(project, wanted, arms, seconds)
             artifact = publish(project.store, PLAN, key, {"plan.json": plan}, {}, plan_tables(plan))
     written: Plan = artifact.read_json("plan.json")
-    return written, arms_of(wanted, written), artifact
+    measured = [arm["step_seconds"] or 0.0 for arm in written["arms"]]
+    return written, fit_budget(wanted.arms, wanted.budget, measured), artifact
 
 
 def draft(
@@ -198,12 +199,6 @@ def question(arms: Sequence[Arm]) -> str:
         for key, value in arm.settings.items():
             values.setdefault(key, {})[value] = None
     return "; ".join(f"{key}: {' or '.join(named)}" for key, named in values.items())
-
-
-def arms_of(wanted: Wanted, plan: Plan) -> list[Arm]:
-    """The arms with the steps that a plan gives them."""
-    seconds = [arm["step_seconds"] or 0.0 for arm in plan["arms"]]
-    return fit_budget(wanted.arms, wanted.budget, seconds)
 
 
 def plan_hash(plan: Plan) -> str:
@@ -267,11 +262,6 @@ def publish(
         return store.publish(out)
     finally:
         out.discard()
-
-
-def input_digests(inputs: Inputs) -> dict[str, Digest]:
-    """The digest of each input, by name."""
-    return {name: artifact.digest for name, artifact in inputs.items()}
 
 
 def differing_conditions(plan: Plan, precision: str, recorded: Mapping[str, Any]) -> list[str]:

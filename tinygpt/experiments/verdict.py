@@ -101,10 +101,11 @@ def table(plan: Plan, result: Result) -> list[list[str]]:
             facts.insert(0, f"{arm['seconds']:.1f} s of training")
         if arm["loss"] is not None:
             facts.insert(0, f"loss {_spread(arm['loss'])}")
-        score = "median " + ("failed" if arm["median"] is None else f"{arm['median']:.4f}")
         if arm["bits_per_byte"] is not None:
-            score = _spread(arm["bits_per_byte"])
-        rows.append([arm["name"], f"{score} bits per byte, {', '.join(facts)}"])
+            facts.insert(0, f"{_spread(arm['bits_per_byte'])} bits per byte")
+        elif arm["median"] is not None:
+            facts.insert(0, f"median {arm['median']:.4f} bits per byte")
+        rows.append([arm["name"], ", ".join(facts)])
     for one in result["comparisons"]:
         rows.append(["answer", one["words"]])
         for name, interval in one["intervals"].items():
