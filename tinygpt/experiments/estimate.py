@@ -64,17 +64,19 @@ def of_cell(project: Project, arm: Arm) -> tuple[float, int, str] | None:
     """Seconds, bytes and their source for one cell of an arm; None without a dataset."""
     ours = project.with_config(arm.config)
     train = arm.config.train
+    dataset = ours.plan("build-dataset")["build-dataset"].artifact
     for run in project.store.list("train"):
-        if is_alike(run, arm) and (spent := training_seconds(run)):
+        made_from = run.manifest.inputs["build-dataset"]["digest"]
+        same_data = dataset is None or made_from == dataset.digest
+        if same_data and is_alike(run, arm) and (spent := training_seconds(run)):
             steps = int(str(run.manifest.tables["train"]["max_steps"]))
             whole = run.manifest.provenance.get("seconds")
             if isinstance(whole, int | float):
                 spent = max(spent, whole)  # evaluations included
             return spent / steps * train.max_steps, run.size, "runs in this store"
-    if ours.plan("build-dataset")["build-dataset"].artifact is None:
+    if dataset is None:
         return None
     seconds = measure_seconds(training_run(project, arm)).left(0, train)
-    dataset = ours.inputs("train")["build-dataset"]
     vocab_size = dataset.read_json("meta.json")["vocab_size"]
     parameters = costs(arm.config.model, train, vocab_size).parameters
     copies = 4 + train.snapshots  # last and best weights, two of the optimizer
