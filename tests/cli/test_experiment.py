@@ -197,6 +197,8 @@ def test_runs_that_are_there_are_compared_by_a_key(typed):
     assert "the runs were chosen after they were made, not planned before" in result.out
     said = json.loads(typed("compare", "--by", "model.norm", *ids, "--json").out)
     assert said["result"]["comparisons"][0]["seeds"] == [1, 2]
+    for words in (["--min-effect", "0.1"], ["--by", "model.norm", "--out", "x"]):
+        assert typed("compare", *words, *ids).code == 2
     refused = typed("compare", "--by", "model.nrm", *ids)
     assert refused.code == 2
     assert "no key of these runs" in refused.err

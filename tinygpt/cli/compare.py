@@ -32,6 +32,11 @@ def compare(
     call: Call, *, runs: Runs, out: Folder = None, by: By = None, min_effect: MinEffect = None
 ) -> None:
     """Show how runs differ, and draw their training curves."""
+    if by is None and min_effect is not None:
+        raise UsageError("`--min-effect` needs `--by`", hint="name a key, e.g., `--by model.norm`")
+    if by is not None and out is not None:
+        hint = "leave `--out` out; the page is in the store"
+        raise UsageError("`--by` draws no compare.png", hint=hint)
     store = call.store()
     found = {run.id: run for run in (store.resolve(prefix, "train") for prefix in runs)}
     if len(found) < 2:
