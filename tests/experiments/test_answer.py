@@ -174,6 +174,8 @@ def test_failures_are_counted_by_each_of_two_keys():
     assert by_norm["failures"] == {"pre": [0, 12], "post": [6, 12]}
     assert by_norm["p"] == {"post": pytest.approx(1 / 32)}
     assert by_rate["failures"] == {"1e-3": [0, 12], "1e-1": [6, 12]}
+    together = [one._replace(arm=one.arm // 3) for one in cells if one.arm in (0, 3)]
+    assert answer(together, "pre 1e-3", "post 1e-1")["failures_by_value"] == []
 
 
 def test_other_tokenizers_are_compared_in_bits_per_byte_alone():

@@ -264,8 +264,10 @@ class Answer:
                 fails.setdefault(value, {})[*settings.items(), seed] = cell.failure is not None
             first = next(iter(fails.values()))
             counts = {value: [sum(of.values()), len(of)] for value, of in fails.items()}
-            p = {value: _mcnemar(first, of) for value, of in fails.items() if of is not first}
-            found.append({"key": key, "failures": counts, "p": p})
+            others = {value: of for value, of in fails.items() if first.keys() & of.keys()}
+            if len(others) > 1:  # else the key changes together with another
+                p = {value: _mcnemar(first, of) for value, of in others.items() if of is not first}
+                found.append({"key": key, "failures": counts, "p": p})
         return found
 
     def _notes(self) -> list[str]:
