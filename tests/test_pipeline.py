@@ -161,7 +161,7 @@ PINNED = {
     "tokenize": "d1080ef12864",
     "build-dataset": "ad924256647e",
     "train": "57b791744ed4",
-    "eval": "32d4b620b57c",
+    "eval": "486ee93219e8",
     "sample": "e5f0dfc8cd81",
     "plot": "3891363b7e85",
     "page": "033cc052d5a9",

@@ -27,6 +27,7 @@ RECORDS: dict[tuple[str, str], Any] = {
     ("checkpoint", "metrics.jsonl"): records.MetricsRow,
     ("checkpoint", "state.json"): records.RunState,
     ("eval", "eval.json"): records.EvalRecord,
+    ("eval", "documents.jsonl"): records.DocumentRow,
     ("sample", "samples.jsonl"): records.SampleRecord,
 }
 for _stage in STAGES:

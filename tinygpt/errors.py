@@ -79,9 +79,16 @@ class InputError(TinygptError):
 
 
 class DivergedError(TinygptError):
-    """A loss, a gradient or a weight is NaN, infinite or absurd; nothing of it is saved."""
+    """A loss, a gradient or a weight is NaN, infinite or absurd; nothing of it is saved.
+
+    Attributes:
+        step: the last whole one; 0 if there was none.
+        last_loss: the training loss of that step [nats per token].
+    """
 
     exit_code = 5
+    step = 0
+    last_loss: float | None = None
 
 
 class VerificationError(TinygptError):

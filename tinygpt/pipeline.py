@@ -18,8 +18,8 @@ from tinygpt.config.tables import Config
 from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactError, UsageError
 from tinygpt.hashing import Digest, Key, canonical_json
 from tinygpt.progress import Reporter
-from tinygpt.store import Artifact, ArtifactWriter, Inputs, Manifest, Store
-from tinygpt.store.artifact import IMPORT_STAGE, Tables, recipe_key
+from tinygpt.store import IMPORT_STAGE, Artifact, ArtifactWriter, Inputs, Manifest, Store
+from tinygpt.store.artifact import Tables, recipe_key
 
 
 class Stage(NamedTuple):
@@ -57,7 +57,7 @@ _IN_ORDER = (
     ),
     Stage(
         "eval",
-        4,
+        5,
         ("eval",),
         ("train", "build-dataset", "tokenize"),
         external=("eval.text",),

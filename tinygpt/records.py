@@ -11,6 +11,7 @@
 | metrics.jsonl, a line each | StepRow or EvalRow | train, and its checkpoints |
 | state.json | RunState | checkpoints of train |
 | eval.json | EvalRecord | eval |
+| documents.jsonl, a line each | DocumentRow | eval |
 | samples.jsonl, a line each | SampleRecord | sample |
 """
 
@@ -340,6 +341,22 @@ class EvalRecord(TypedDict):
     baselines: dict[str, ScoreRecord]
     """uniform, unigram, bigram, trigram and the untrained model."""
     generation_metrics: GenerationQuality | None
+
+
+class DocumentRow(TypedDict):
+    """What the last weights of a run predict of a held-out document.
+
+    Of fewer than 20 documents, a line is a block of about 512 consecutive tokens of one.
+    """
+
+    document: int
+    """Its number in the evaluated text."""
+    nats: float
+    """Total cross-entropy."""
+    tokens: int
+    """Predicted; the first token of the text is not."""
+    bytes: int
+    """Of their text."""
 
 
 class SampleRecord(TypedDict):

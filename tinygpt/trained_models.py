@@ -11,8 +11,9 @@ from pathlib import Path
 from tinygpt.errors import CorruptArtifactError, MissingArtifactError, UsageError
 from tinygpt.progress import duration
 from tinygpt.store import Artifact, Store
-from tinygpt.store.artifact import CHECKPOINT, MANIFEST, MODEL_FILES, MODEL_STAGE
+from tinygpt.store.artifact import MANIFEST, MODEL_FILES
 from tinygpt.store.metrics import evaluations, read_metrics
+from tinygpt.store.stage_names import CHECKPOINT, MODEL_STAGE
 
 
 def find_model(store: Store, model: str) -> Artifact:

@@ -162,3 +162,33 @@ def test_a_loss_beyond_all_use_is_no_score(loss: float) -> None:
     with pytest.raises(CorruptArtifactError, match="predicts nothing: its loss is"):
         Score.of(loss, 5, 5)
     assert math.isfinite(Score.of(699.0, 5, 5).perplexity)
+
+
+@pytest.mark.parametrize("documents", [3, 19, 20, 40])
+def test_parts_are_documents_or_blocks_of_a_few_and_add_up(documents: int) -> None:
+    rng = np.random.default_rng(documents)
+    lengths = rng.integers(1, 3 * evaluation.BLOCK, documents)
+    document = np.repeat(np.arange(documents), lengths)
+    losses = rng.random(len(document))
+    sizes = rng.integers(0, 5, len(document))
+    parts = evaluation.parts_of(document, losses, sizes)
+    assert parts.tokens.sum() == len(document)
+    for number in range(documents):
+        of_document, of_parts = document == number, parts.document == number
+        assert parts.tokens[of_parts].sum() == of_document.sum()
+        assert parts.bytes[of_parts].sum() == sizes[of_document].sum()
+        assert parts.nats[of_parts].sum() == pytest.approx(losses[of_document].sum())
+    if documents >= evaluation.FEW:
+        assert parts.document.tolist() == list(range(documents))
+    else:
+        long = parts.tokens[np.isin(parts.document, np.flatnonzero(lengths >= evaluation.BLOCK))]
+        assert (long >= evaluation.BLOCK).all()
+        assert (parts.tokens < 2 * evaluation.BLOCK).all()
+
+
+@given(streams)
+def test_parts_of_an_evaluation_have_its_loss(tokens: np.ndarray) -> None:
+    result = evaluate(MODEL, tokens, end_of_text=END, byte_lengths=LENGTHS)
+    assert result.parts.nats.sum() / result.parts.tokens.sum() == pytest.approx(result.loss)
+    assert result.parts.bytes.sum() == result.bytes
+    assert len(np.unique(result.parts.document)) == result.documents

@@ -105,6 +105,23 @@ def worsening(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> 
     return store, {**inputs, "train": run_training(store, inputs, config).artifact}
 
 
+@pytest.mark.parametrize("which", ["auto", "best", "last"])
+def test_documents_are_those_of_the_last_weights_whichever_are_evaluated(
+    worsening: Trained, tiny_config: Config, which: str
+) -> None:
+    artifact = evaluate(worsening, tiny_config, weights=which, baselines=False, num_samples=None)
+    rows = artifact.read_rows("documents.jsonl")
+    last = [row for row in worsening[1]["train"].read_rows("metrics.jsonl") if "best" in row][-1]
+    size = worsening[1]["build-dataset"].read_json("meta.json")["val"]
+    tokens = sum(row["tokens"] for row in rows)
+    assert tokens == size["tokens"] - 1
+    assert sum(row["nats"] for row in rows) / tokens == pytest.approx(last["val_loss"])
+    evaluation = artifact.read_json("eval.json")
+    assert sum(row["bytes"] for row in rows) == evaluation["bytes"]
+    assert len({row["document"] for row in rows}) == evaluation["documents"]
+    assert (evaluation["loss"] == pytest.approx(last["val_loss"])) == (which == "last")
+
+
 @pytest.mark.parametrize(("which", "expected"), [("auto", "best"), ("best", "best"), ("last",) * 2])
 def test_best_and_last_weights_are_both_evaluated(
     worsening: Trained, tiny_config: Config, which: str, expected: str

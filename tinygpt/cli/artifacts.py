@@ -40,8 +40,9 @@ Id = Annotated[
 def ls(call: Call, *, stage: StageName = None) -> None:
     """List all artifacts, newest first."""
     from tinygpt.pipeline import check_stage
+    from tinygpt.store.stage_names import KEPT_STAGES
 
-    if stage is not None:
+    if stage is not None and stage not in KEPT_STAGES:
         check_stage(stage)
     store = _existing_store(call)
     artifacts = store.list(stage)
@@ -81,7 +82,8 @@ def _local_time(artifact: "Artifact") -> str:
 @with_options(*SHARED)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
-    from tinygpt.store.artifact import MANIFEST, MODEL_FILES, MODEL_STAGE
+    from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+    from tinygpt.store.stage_names import MODEL_STAGE
 
     found = call.store().resolve(artifact)
     shown = {**artifact_record(found), **found.manifest.model_dump()}
@@ -124,7 +126,7 @@ def lineage(call: Call, *, artifact: Id) -> None:
 
 
 def _ancestors(store: "Store", artifact: "Artifact") -> dict[str, Any]:
-    from tinygpt.store.artifact import IMPORT_STAGE
+    from tinygpt.store.stage_names import IMPORT_STAGE
 
     inputs: dict[str, Any] = {}
     for name, record in artifact.manifest.inputs.items():

@@ -8,6 +8,7 @@ import typer
 
 from tinygpt import ui
 from tinygpt.cli import failures
+from tinygpt.cli.experiment import By, MinEffect, compare_by
 from tinygpt.cli.options import Call, with_options
 from tinygpt.errors import UsageError
 
@@ -26,8 +27,15 @@ LONGEST_CELL = 30
 
 
 @with_options("store", "json", "debug")
-def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
+def compare(
+    call: Call, *, runs: Runs, out: Folder = None, by: By = None, min_effect: MinEffect = None
+) -> None:
     """Show how runs differ, and draw their training curves."""
+    if by is None and min_effect is not None:
+        raise UsageError("`--min-effect` needs `--by`", hint="name a key, e.g., `--by model.norm`")
+    if by is not None and out is not None:
+        hint = "leave `--out` out; the page is in the store"
+        raise UsageError("`--by` draws no compare.png", hint=hint)
     store = call.store()
     found = {run.id: run for run in (store.resolve(prefix, "train") for prefix in runs)}
     if len(found) < 2:
@@ -35,6 +43,8 @@ def compare(call: Call, *, runs: Runs, out: Folder = None) -> None:
             "`compare` needs at least two different runs",
             hint="name two; `tinygpt artifacts ls train` lists them",
         )
+    if by is not None:
+        return compare_by(call, store, by, list(found.values()), min_effect)
     folder = store.latest if out is None else out
     trained = {id_: run for id_, run in found.items() if not run.is_imported}
     picture = _draw(trained, folder.absolute() / "compare.png") if trained else None

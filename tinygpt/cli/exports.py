@@ -56,7 +56,7 @@ def export(
     from tinygpt.exports import formats
     from tinygpt.exports.model import open_model
     from tinygpt.exports.target import check_target
-    from tinygpt.store.artifact import CHECKPOINT
+    from tinygpt.store.stage_names import CHECKPOINT
 
     if not formats.check_format(to, dtype) and weights is not None:
         raise UsageError(f"`--weights {weights}`: {to} holds no weights", hint="leave it out")

@@ -103,7 +103,7 @@ def _list(lines: Iterable[tuple["Artifact", str]]) -> None:
 def unpack(call: Call, *, file: Pack) -> None:
     """Put the artifacts of a pack into the store, every byte checked."""
     from tinygpt.pipeline import check_recipe
-    from tinygpt.store.artifact import MODEL_STAGE
+    from tinygpt.store.stage_names import MODEL_STAGE
     from tinygpt.store.unpack import unpack as unpack_into
 
     store = call.store()

@@ -30,6 +30,7 @@ WORDED = {
     "source": "{}",
     "imported": "imported from {}",
     "prompt": "prompt {!r}",
+    "question": "{}",
     "model": "model {}",
     "pinned": "pinned",
 }
@@ -57,6 +58,7 @@ def artifact_record(artifact: "Artifact") -> dict[str, Any]:
 
 def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
     """What people know an artifact by; what only a damaged or missing file says is left out."""
+    from tinygpt.experiments.records import Plan
     from tinygpt.records import CorpusMeta, DatasetMeta, EvalRecord, Summary, TokenizerStatistics
 
     made = artifact.manifest
@@ -90,6 +92,10 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
             case "sample":
                 found["samples"] = made.tables["sample"]["num_samples"]
                 found["prompt"] = made.tables["sample"]["prompt"]
+            case "plan" | "experiment":
+                found["question"] = artifact.read_json("plan.json", Plan)["question"]
+            case "failure":
+                found["question"] = made.tables["failure"]["cell"]
             case "plot":
                 found["pictures"] = len(artifact.read_json("summary.json", Summary)["pictures"])
     if "train" in made.inputs:

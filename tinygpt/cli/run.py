@@ -6,6 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinygpt import ui
+from tinygpt.cli.experiment import (
+    MAX_CELLS,
+    Budget,
+    Grid,
+    Jobs,
+    MaxCells,
+    MinEffect,
+    Seeds,
+    Vary,
+    run_grid,
+)
 from tinygpt.cli.options import EXAMPLE, Call, with_options
 from tinygpt.cli.results import PAGE, artifact_record, pictures, put_latest, sample_texts
 from tinygpt.errors import PageError
@@ -37,8 +48,23 @@ DryRun = Annotated[
 
 
 @with_options()
-def run(call: Call, *, until: Until = None, dry_run: DryRun = False) -> None:
-    """Run every stage; results already computed are reused."""
+def run(
+    call: Call,
+    *,
+    until: Until = None,
+    dry_run: DryRun = False,
+    vary: Vary = None,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    min_effect: MinEffect = None,
+    max_cells: MaxCells = MAX_CELLS,
+    jobs: Jobs = 1,
+) -> None:
+    """Run every stage, or an experiment (--vary); results already computed are reused."""
+    grid = Grid(vary, seeds, budget, min_effect, max_cells, jobs)
+    if vary:
+        return run_grid(call, grid, until, dry_run=dry_run)
+    grid.check_alone()
     from tinygpt.cli.session import Session
     from tinygpt.pipeline import LAST_STAGE, STAGES, check_stage
 

@@ -19,7 +19,7 @@ from tinygpt.exports.model import ModelToExport
 from tinygpt.exports.target import ExportFolder
 from tinygpt.records import MetricsRow
 from tinygpt.runs.trained_weights import Note
-from tinygpt.store.artifact import CHECKPOINT
+from tinygpt.store.stage_names import CHECKPOINT
 
 MEASURED: dict[str, tuple[str, ...]] = {
     "step": ("step", "tokens", "loss", "learning_rate", "grad_norm"),

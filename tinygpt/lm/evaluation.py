@@ -5,10 +5,11 @@ not overlap; each token but the first is predicted once; the end-of-text token c
 no bytes; fp32, no dropout. The result is a function of model and tokens alone.
 """
 
+import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from tinygpt.lm.training import LARGEST_LOSS
 WINDOWS = 16  # evaluated at once, but
 TOKENS = 4096  # no more than these, unless one window has more
 LOGITS = 1 << 22  # held at once: 16 MB, which stay in the cache
+FEW = 20  # documents, from which on each is one part of the text
+BLOCK = (
+    512  # tokens of a part where there are fewer; the last of a document has up to twice as many
+)
 
 
 def perplexity(loss: float) -> float:
@@ -74,12 +79,36 @@ class Evaluation(Score):
         documents: with at least one predicted token.
         standard_error: of the loss, if the documents are a sample of all such documents; None for
             fewer than two.
+        parts: the same by document.
     """
 
     tokens: int
     bytes: int
     documents: int
     standard_error: float | None
+    parts: "Parts" = field(repr=False, compare=False)
+
+
+class Parts(NamedTuple):
+    """What an evaluation measured on each part of its text, (P,) each; see parts_of.
+
+    Args:
+        document: number of the document that the part belongs to, ascending.
+        nats: total cross-entropy.
+        tokens: predicted.
+        bytes: of their text.
+    """
+
+    document: NDArray[np.int64]
+    nats: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+
+    def json_lines(self) -> str:
+        """The parts as JSON Lines of DocumentRow."""
+        rows = zip(*(column.tolist() for column in self), strict=True)
+        lines = (json.dumps(dict(zip(self._fields, row, strict=True))) + "\n" for row in rows)
+        return "".join(lines)
 
 
 def evaluate(
@@ -95,14 +124,16 @@ def evaluate(
     Raises:
         InputError: there are fewer than two tokens.
     """
-    parts = list(window_losses(model, tokens))
+    windows = list(window_losses(model, tokens))
     targets = tokens[1:]
     ends = targets == end_of_text
     document = np.cumsum(ends) - ends  # of each target; the end of a document belongs to it
-    sums = np.bincount(document, np.concatenate(parts))
+    losses = np.concatenate(windows)
+    sums = np.bincount(document, losses)
     counts = np.bincount(document)
-    loss = math.fsum(float(losses.sum()) for losses in parts) / len(targets)
-    text_bytes = int(byte_lengths[targets].sum())
+    loss = math.fsum(float(part.sum()) for part in windows) / len(targets)
+    lengths = byte_lengths[targets]
+    text_bytes = int(lengths.sum())
     score = Score.of(loss, len(targets), text_bytes)
     return Evaluation(
         **vars(score),
@@ -110,6 +141,33 @@ def evaluate(
         bytes=text_bytes,
         documents=len(counts),
         standard_error=standard_error(sums, counts),
+        parts=parts_of(document, losses, lengths),
+    )
+
+
+def parts_of(
+    document: NDArray[np.int64], losses: NDArray[np.float64], lengths: NDArray[np.integer]
+) -> Parts:
+    """The totals of each document; of fewer than FEW documents, those of contiguous blocks of them.
+
+    Args:
+        document: of each predicted token, ascending, (n,).
+        losses: of each, in nats, (n,).
+        lengths: its bytes, (n,).
+    """
+    starts = np.flatnonzero(np.diff(document, prepend=-1))
+    if len(starts) < FEW:
+        stops = np.append(starts[1:], len(document))
+        blocks = [
+            start + np.arange(max(1, (stop - start) // BLOCK)) * BLOCK
+            for start, stop in zip(starts, stops, strict=True)
+        ]
+        starts = np.concatenate(blocks)
+    return Parts(
+        document[starts],
+        np.add.reduceat(losses, starts),
+        np.diff(starts, append=len(document)),
+        np.add.reduceat(lengths, starts),
     )
 
 

@@ -1,11 +1,9 @@
 """Stage `eval`: a model in; its loss, and the quality of the texts that it generates, out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch import device as Device
 
 from tinygpt.analysis.generation_metrics import (
     Match,
@@ -19,7 +17,7 @@ from tinygpt.config import Config, SampleConfig
 from tinygpt.corpus.given import GivenTexts, read_given
 from tinygpt.errors import ConfigError
 from tinygpt.lm.dataset import Tokens, document_spans, encode_parts, read_tokens
-from tinygpt.lm.evaluation import Score, evaluate, mean_loss
+from tinygpt.lm.evaluation import Evaluation, Score, evaluate, mean_loss
 from tinygpt.lm.fast.precision import choose_device, prepare_cpu
 from tinygpt.lm.holdout import Part
 from tinygpt.lm.init import init_weights
@@ -61,6 +59,8 @@ def run(
 ) -> None:
     """Evaluate the weights of a run that `eval.weights` names; eval.json is an EvalRecord.
 
+    documents.jsonl is about the last weights, by which experiments compare.
+
     Args:
         config: [eval] and `runtime.device`, `runtime.threads` are used.
         inputs: "train" (or a checkpoint in its place), "tokenize", and "build-dataset"; without it,
@@ -79,7 +79,6 @@ def run(
     tokens = data.held_out if given is None else encode(given.documents, tokenizer)
     prepare_cpu(config.runtime.threads)
     device = choose_device(config.runtime.device)
-
     trained = open_weights(inputs["train"], config.eval.weights)
     if trained.note is not None:
         reporter.note(trained.note)
@@ -87,19 +86,19 @@ def run(
     others = other_weights(inputs["train"], trained)
     has_baselines = config.eval.baselines and len(data.train) > 0
     reporter.task("evaluate", 1 + bool(others) + 2 * has_baselines, unit="models")
-    byte_lengths = np.asarray(tokenizer.byte_lengths)
-    result = evaluate(model, tokens, end_of_text=tokenizer.end_of_text, byte_lengths=byte_lengths)
+    result = evaluate_on(tokens, model, tokenizer)
     reporter.advance(1, loss=result.loss, perplexity=result.perplexity)
     baselines: dict[str, ScoreRecord] = {}
     if has_baselines:
         seed = seed_of(inputs["train"])
-        losses = baseline_losses(model, seed, data.train, tokens, reporter)
-        for name, loss in losses.items():
-            score = Score.of(loss, result.tokens, result.bytes)
-            baselines[name] = ScoreRecord(**asdict(score))  # type: ignore[typeddict-item]
+        for name, loss in baseline_losses(model, seed, data.train, tokens, reporter).items():
+            baselines[name] = score_record(Score.of(loss, result.tokens, result.bytes))
     compared: WeightsScore | None = None
+    of_last = result.parts
     if others is not None:
-        compared = weights_score(others, tokens, result.bytes, device)
+        other = evaluate_on(tokens, others.model().to(device), tokenizer)
+        compared = {"weights": others.which, "step": others.step, **score_record(other)}
+        of_last = result.parts if trained.which == "last" else other.parts
         reporter.advance()
     quality = None
     if config.eval.num_samples is not None and len(data.train):
@@ -115,10 +114,11 @@ def run(
         "label": data.label,
         "baselines": baselines,
         "generation_metrics": quality,
-        **asdict(result),  # type: ignore[typeddict-item]
+        **{name: value for name, value in vars(result).items() if name != "parts"},  # type: ignore[typeddict-item]
         **({} if given is None else {"text": given.title, "left_out": given.left_out}),
     }
     out.json("eval.json", evaluation)
+    out.bytes("documents.jsonl", of_last.json_lines().encode())
     out.json("summary.json", {"rows": summary(evaluation)})
 
 
@@ -164,13 +164,15 @@ def other_weights(train: Artifact, chosen: TrainedWeights) -> TrainedWeights | N
     return None if other.step == chosen.step else other
 
 
-def weights_score(
-    trained: TrainedWeights, tokens: Tokens, text_bytes: int, device: Device
-) -> WeightsScore:
-    """The score of some weights on tokens that predict `text_bytes` bytes of text."""
-    loss = mean_loss(trained.model().to(device), tokens)
-    score = Score.of(loss, len(tokens) - 1, text_bytes)
-    return {"weights": trained.which, "step": trained.step, **asdict(score)}  # type: ignore[typeddict-item]
+def evaluate_on(tokens: Tokens, model: GPT, tokenizer: Tokenizer) -> Evaluation:
+    """How well a model predicts the tokens of its tokenizer."""
+    byte_lengths = np.asarray(tokenizer.byte_lengths)
+    return evaluate(model, tokens, end_of_text=tokenizer.end_of_text, byte_lengths=byte_lengths)
+
+
+def score_record(score: Score) -> ScoreRecord:
+    """A score alone, without what it was measured on."""
+    return {name: getattr(score, name) for name in ScoreRecord.__annotations__}  # type: ignore
 
 
 def baseline_losses(

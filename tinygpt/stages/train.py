@@ -61,8 +61,18 @@ def run(
                 f"model {inputs['init_from'].id} was imported: its weights go on with a fresh "
                 "optimizer state"
             )
-        seconds, steps = take_steps(training, out, reporter, limits)
-        training.finish(out, seconds, steps)
+        try:
+            seconds, steps = take_steps(training, out, reporter, limits)
+            training.finish(out, seconds, steps)
+        except DivergedError as error:
+            error.step, error.last_loss = last_step(training)
+            raise
+
+
+def last_step(training: TrainingRun) -> tuple[int, float | None]:
+    """The last whole step and its training loss; (0, None) before the first."""
+    losses = [row["loss"] for row in training.metrics if row["kind"] == "step"]
+    return (training.state.step, losses[-1]) if losses else (0, None)
 
 
 def take_steps(

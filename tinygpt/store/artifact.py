@@ -23,14 +23,10 @@ from tinygpt.errors import CorruptArtifactError, StorageError
 from tinygpt.hashing import Digest, Key, hash_bytes, hash_json, hash_stream
 from tinygpt.records import CodeRecord
 from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
+from tinygpt.store.stage_names import CHECKPOINT, IMPORT_STAGE, KEPT_STAGES, MODEL_STAGE
 from tinygpt.store.typed_json import Record, parse
 
 MANIFEST = "manifest.json"
-CHECKPOINT = "checkpoint"
-MODEL_STAGE = "train"
-IMPORT_STAGE = "import"
-"""What stands for the stage of a folder of another program that was imported."""
-
 MODEL_FILES = ("config.json", "model.safetensors", "probe.safetensors", "tokenizer.json")
 """What a model needs beside its manifest to be loaded, sampled and evaluated on a text.
 
@@ -103,6 +99,9 @@ class DamageError(CorruptArtifactError):
             hint = f"{rebuild} makes it again"
         elif stage == MODEL_STAGE:
             hint = f"`tinygpt artifacts verify --repair` mends what it can; {rebuild} trains again"
+        elif stage in KEPT_STAGES:
+            remove = "`tinygpt artifacts verify --repair` removes it"
+            hint = f"{remove}; the `tinygpt run --vary` that made it makes it again"
         else:
             hint = f"`tinygpt artifacts verify --repair` removes it, and {rebuild} makes it again"
         super().__init__(f"artifact `{name}` is damaged: `{file}` {problem}", hint=hint)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import CHECKPOINT, ID_LENGTH, Artifact, Manifest
+from tinygpt.store.artifact import ID_LENGTH, Artifact, Manifest
 from tinygpt.store.files import entries
 from tinygpt.store.new_folder import NewFolder
+from tinygpt.store.stage_names import CHECKPOINT
 
 RUN_FOLDER = re.compile(r"([a-z][a-z-]*)-([0-9a-f]{12})")
 _SIDE_FILES = "kept"

@@ -18,6 +18,7 @@ from tinygpt.store.artifact import (
     ARTIFACT_ID,
     CHECKPOINT,
     ID_LENGTH,
+    KEPT_STAGES,
     MANIFEST,
     MODEL_STAGE,
     Artifact,
@@ -293,8 +294,8 @@ def _inode(path: Path) -> int | None:
 def garbage(store: Store) -> list[Artifact]:
     """The artifacts that nothing needs, newest first.
 
-    Needed are every model, every pinned artifact, the newest artifact of each stage, what the
-    unfinished runs read, and everything from which these were made.
+    Needed are every model, every experiment, every pinned artifact, the newest artifact of each
+    stage, what the unfinished runs read, and everything from which these were made.
 
     Raises:
         ArtifactError, StorageError: an artifact cannot be read, so what it needs is unknown.
@@ -320,7 +321,7 @@ def _roots(store: Store, artifacts: Sequence[Artifact]) -> list[Artifact]:
     for artifact in artifacts:
         is_newest = artifact.stage not in stages_seen
         stages_seen.add(artifact.stage)
-        if artifact.stage == MODEL_STAGE or is_newest or store.is_pinned(artifact):
+        if artifact.stage in KEPT_STAGES or is_newest or store.is_pinned(artifact):
             roots.append(artifact)
     return roots
 
