@@ -78,9 +78,9 @@ def test_the_size_of_an_encoding_batch_does_not_change_the_tokens(
     sizes: list[int] = []
     encode_batch = Tokenizer.encode_batch
 
-    def spy(self: Tokenizer, texts: list[str]) -> list:
+    def spy(self: Tokenizer, texts: list[str], *args: object) -> list:
         sizes.append(len(texts))
-        return encode_batch(self, texts)
+        return encode_batch(self, texts, *args)
 
     def stream() -> bytes:
         encoded = encode_parts(whole(STORIES), TOKENIZER)

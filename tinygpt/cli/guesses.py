@@ -238,16 +238,14 @@ def hint_for_flag(context: Any, flag: str) -> str | None:
     """
     if "epochs" in flag:
         return "training is counted in steps, not in epochs: `--set train.max_steps=1000`"
+    for name, command in context.find_root().command.commands.items():
+        if any(flag in _spellings(param) for param in command.params):
+            return f"`{flag}` is a flag of `tinygpt {name}`"
     flags = {
         known.lstrip("-"): known for param in context.command.params for known in _spellings(param)
     }
     near = difflib.get_close_matches(flag.lstrip("-"), flags, 1)
-    if near:
-        return f"did you mean `{flags[near[0]]}`?"
-    for name, command in context.find_root().command.commands.items():
-        if any(flag in _spellings(param) for param in command.params):
-            return f"`{flag}` is a flag of `tinygpt {name}`"
-    return None
+    return f"did you mean `{flags[near[0]]}`?" if near else None
 
 
 def quote(text: str) -> str:
