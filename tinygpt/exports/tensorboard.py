@@ -16,6 +16,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -185,8 +186,10 @@ class LiveEvents:
             for above in reversed([above for above in self._folder.parents if not above.exists()]):
                 files.make_folder(above)
             files.make_folder(self._folder)
-            self._file = files.NewFile(self._path, MODE)
-            self._write(Event(wall_time=time.time(), file_version=FILE_VERSION))
+            with ExitStack() as on_error:
+                self._file = on_error.enter_context(files.NewFile(self._path, MODE))
+                self._write(Event(wall_time=time.time(), file_version=FILE_VERSION))
+                on_error.pop_all()
         except StorageError as error:
             files.discard(self._path)
             error.hint = "free some space, check the permissions, or name another folder"
