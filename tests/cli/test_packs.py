@@ -123,7 +123,7 @@ def test_an_unfinished_run_is_not_packed(tinygpt, tmp_path):
         (["pack", "x.tar"], 2, "missing argument `ID ID ...`", "artifacts ls"),
         (["unpack", "nowhere.tar"], 3, "there is no file `nowhere.tar`", "check its name"),
         (["unpack", "{there}"], 3, "does not begin a file of a plain tar file", "copy it again"),
-        (["unpack", "."], 3, "there is no file `.`", "check its name"),
+        (["unpack", "."], 2, "`.` is a folder and not a pack", "`tinygpt artifacts pack` wrote"),
     ],
 )
 def test_bad_arguments(here, model, tmp_path, arguments, code, said, hint):

@@ -554,9 +554,11 @@ def test_a_pack_larger_than_the_disk_is_refused_before_it_is_read(
 def test_what_is_no_file_is_refused_without_waiting(friend: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "ring").symlink_to(tmp_path / "ring")
-    for name in ("missing.tar", "ring", "pipe", "."):
+    for name in ("missing.tar", "ring", "pipe"):
         with pytest.raises(MissingArtifactError):
             put(friend, tmp_path / name)
+    with pytest.raises(UsageError, match="is a folder"):
+        put(friend, tmp_path)
 
 
 def test_a_link_to_a_pack_is_followed(packed: Path, friend: Store, tmp_path: Path) -> None:

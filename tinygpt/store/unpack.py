@@ -76,11 +76,14 @@ def unpack(
     Raises:
         MissingArtifactError: there is no such file.
         CorruptArtifactError: it is not a pack, or damaged.
-        UsageError: the store has another artifact of the same key.
+        UsageError: it is a folder, or the store has another artifact of the same key.
         StorageError: the store cannot be written, or is too small.
         BusyError: another process holds a lock.
     """
     place = Path(os.path.realpath(path))
+    if place.is_dir():
+        hint = "name the file that `tinygpt artifacts pack` wrote"
+        raise UsageError(f"`{path}` is a folder and not a pack", hint=hint)
     if not place.is_file():
         raise MissingArtifactError(f"there is no file `{path}`", hint="check its name")
     with files.refusals(path), files.open_beneath(place.parent, place) as stream:
