@@ -1,6 +1,6 @@
 """The JSON files of an experiment: plan.json, written before the first cell, and result.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from typing_extensions import TypedDict  # pydantic cannot check that of Python 3.11
@@ -116,7 +116,7 @@ class Comparison(TypedDict):
     differences: list[float]
     difference: float | None
     """Their mean; None if a cell of either failed."""
-    intervals: Mapping[str, tuple[float, float] | None]
+    intervals: Mapping[str, Sequence[float] | None]
     """Of the difference, "95 % over seeds" (paired t), "95 % over documents" (bootstrap, None where
     the text gives none) and "95 % over both"; the same for 90 %, and "strict" for the level of this
     look and all comparisons; {} if a cell of either failed."""
