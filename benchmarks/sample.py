@@ -87,7 +87,8 @@ def publish_model(folder: Path) -> str:
     out = store.begin("train", key, inputs=inputs)
     out.bytes("tokenizer.json", tokenizer.to_bytes())
     out.bytes("model.safetensors", dump(model_tensors(random_model())))
-    out.json("config.json", {"model": SHAPE.model_dump(), "vocab_size": VOCAB, "step": 1})
+    shape = {"model": SHAPE.model_dump(), "vocab_size": VOCAB}
+    out.json("config.json", {**shape, "precision": "fp32", "step": 1})
     return store.publish(out).id
 
 

@@ -23,7 +23,8 @@ NORM = (*SETS, "--vary", "model.norm=pre,post", "--seeds", "2")
 def folder(tmp_path_factory):
     """A folder in which an experiment has run; tests may add to it."""
     folder = tmp_path_factory.mktemp("experiment")
-    (folder / "tinygpt.toml").write_text(CONFIG.replace("batch_size = 2", "batch_size = 8"))
+    config = CONFIG.replace("batch_size = 2", "batch_size = 8") + "[runtime]\nthreads = 1\n"
+    (folder / "tinygpt.toml").write_text(config)  # in this process, tests have changed the threads
     done = command(folder, "run", *NORM)
     assert done.returncode == 0, done.stderr
     return folder, done

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tinygpt.errors import DivergedError, Interrupted, TinygptError
 from tinygpt.experiments.grid import Arm
 from tinygpt.experiments.plan import differing_conditions, publish
-from tinygpt.experiments.records import Plan
+from tinygpt.experiments.records import Divergence, Plan
 from tinygpt.hashing import Key, hash_json
 from tinygpt.progress import Limits, Reporter, SilentReporter
 from tinygpt.project import Project
@@ -160,7 +160,11 @@ def _record_failure(
     unfinished = store.unfinished_run("train", train)
     if unfinished.folder.exists():
         unfinished.set_aside("failed")
-    record = {"step": error.step, "last_loss": error.last_loss, "message": error.message}
+    record: Divergence = {
+        "step": error.step,
+        "last_loss": error.last_loss,
+        "message": error.message,
+    }
     key = failure_key(train, plan, cell)
     tables = {"failure": {"train": train, "cell": cell.name}}
     inputs = project.with_config(cell.arm.with_seed(cell.seed)).inputs("train")

@@ -29,7 +29,7 @@ from tinygpt.experiments.plan import (
     publish,
     write_plan,
 )
-from tinygpt.experiments.records import FailureRecord, Plan
+from tinygpt.experiments.records import Divergence, Plan
 from tinygpt.experiments.verdict import table
 from tinygpt.hashing import Key, hash_json
 from tinygpt.html_experiment import render
@@ -213,7 +213,7 @@ def curve(run: Artifact, answer: Answer) -> dict[str, Any]:
 def measure(store: Store, made: Made, arm: int) -> Measured:
     """What came of a cell, read from its artifacts."""
     if made.failure is not None:
-        record = made.failure.read_json(FAILURE_FILE, FailureRecord)
+        record = made.failure.read_json(FAILURE_FILE, Divergence)
         return Measured(arm, made.cell.seed, record["step"], record["last_loss"])
     assert made.train is not None
     assert made.evaluation is not None

@@ -55,6 +55,16 @@ class Plan(TypedDict):
     """Whether the plan was written before the first cell."""
 
 
+class Divergence(TypedDict):
+    """failure.json: how a training that came to no end failed."""
+
+    step: int
+    """The last whole step."""
+    last_loss: float | None
+    """Training loss of that step [nats per token]."""
+    message: str
+
+
 class FailureRecord(TypedDict):
     """A cell without a usable model."""
 
