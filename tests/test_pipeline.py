@@ -163,7 +163,7 @@ PINNED = {
     "train": "57b791744ed4",
     "eval": "486ee93219e8",
     "sample": "e5f0dfc8cd81",
-    "plot": "3891363b7e85",
+    "plot": "fa9ce629d2d3",
     "page": "033cc052d5a9",
 }
 

@@ -64,7 +64,7 @@ _IN_ORDER = (
         optional=("build-dataset",),
     ),
     Stage("sample", 3, ("sample",), ("train", "tokenize")),
-    Stage("plot", 4, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
+    Stage("plot", 5, ("plot",), ("train", "eval", "build-dataset", "tokenize")),
     Stage("page", 2, ("page",), ("train", "tokenize", "plot"), optional=("plot",)),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}

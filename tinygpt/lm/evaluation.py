@@ -27,9 +27,7 @@ WINDOWS = 16  # evaluated at once, but
 TOKENS = 4096  # no more than these, unless one window has more
 LOGITS = 1 << 22  # held at once: 16 MB, which stay in the cache
 FEW = 20  # documents, from which on each is one part of the text
-BLOCK = (
-    512  # tokens of a part where there are fewer; the last of a document has up to twice as many
-)
+BLOCK = 512  # tokens of a part where there are fewer; the last one has up to twice as many
 
 
 def perplexity(loss: float) -> float:
