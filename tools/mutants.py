@@ -31,13 +31,14 @@ TYPED_JSON = "tests/store/test_typed_json.py"
 TESTS_OF = {
     **dict.fromkeys(("store/pack.py", "store/tar.py", "store/unpack.py"), ((PACK,),)),
     **dict.fromkeys(("store/typed_json.py", "store/metrics.py"), ((TYPED_JSON,),)),
-    "pipeline.py": (("tests/test_pipeline.py", "tests/store", "--ignore", PACK),),
+    "pipeline.py": (("tests/test_pipeline.py", "tests/store", "--ignore", PACK), (PACK,)),
 }
 OTHER_TESTS = (
     ("tests/store/test_order.py", "tests/store/test_unfinished_runs.py"),
     ("tests/store", "--ignore", PACK, "--ignore", TYPED_JSON),
+    (PACK, TYPED_JSON),
 )
-"""The first notice most in a moment; then all but those that import torch, or test packs alone."""
+"""The first notice most in a moment; the last, which import torch or test packs, take longest."""
 TIERS = {
     "quick": ("-m", "not full and not proof"),
     "full": ("-m", "(full or sized) and not proof", "--tier", "full"),

@@ -7,12 +7,14 @@ import shutil
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from tests.helpers import Notes, prepare, run_training, with_settings
+from tests.proofs.figures import RecordFigure
 from tinygpt.config import Config, TrainConfig
 from tinygpt.errors import ConfigError, DivergedError, InputError, Interrupted, StoppedEarly
 from tinygpt.lm import training as lm_training
@@ -217,25 +219,26 @@ CONDITIONS = (
 )
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
 def test_every_recorded_condition_that_changed_is_named(
-    tmp_path: Path, config: Config, monkeypatch, condition: str
+    tmp_path: Path, config: Config, figure: RecordFigure
 ):
-    store, inputs = prepare(tmp_path, config)
-    with pytest.raises(StoppedEarly):
-        run_training(store, inputs, config, Limits(stop_at_step=10))
     here = training_run.environment
+    for condition in CONDITIONS:
+        store, inputs = prepare(tmp_path / condition, config)
+        with pytest.raises(StoppedEarly):
+            run_training(store, inputs, config, Limits(stop_at_step=10))
 
-    def elsewhere(*arguments: Any, **keywords: Any) -> dict[str, str]:
-        return here(*arguments, **keywords) | {condition: "another"}
+        def elsewhere(*arguments: Any, changed: str = condition, **keywords: Any) -> dict[str, str]:
+            return here(*arguments, **keywords) | {changed: "another"}
 
-    monkeypatch.setattr(training_run, "environment", elsewhere)
-    reporter = Notes()
-    artifact = run_training(store, inputs, config, reporter=reporter).artifact
-    assert artifact.manifest.provenance["exact"] is False
-    (note,) = [note for note in reporter.notes if "exact: false" in note]
-    assert f"conditions: {condition} " in note
-    assert " -> another;" in note
+        reporter = Notes()
+        with patch.object(training_run, "environment", elsewhere):
+            artifact = run_training(store, inputs, config, reporter=reporter).artifact
+        assert artifact.manifest.provenance["exact"] is False
+        (note,) = [note for note in reporter.notes if "exact: false" in note]
+        assert f"conditions: {condition} " in note
+        assert " -> another;" in note
+    figure("G13", "conditions that change between two parts of a run, each named", len(CONDITIONS))
 
 
 def test_the_recorded_conditions_are_those_of_this_process(monkeypatch):

@@ -22,6 +22,8 @@ from tinygpt.errors import (
 from tinygpt.hashing import Key, hash_bytes, hash_json
 from tinygpt.progress import SilentReporter
 from tinygpt.store import Artifact, Store, upkeep
+from tinygpt.store.artifact import Manifest
+from tinygpt.store.stage_names import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("fast")
 ZEROS = "0" * 64
@@ -231,6 +233,9 @@ def data_file(**record: object) -> dict[str, object]:
         {"key": "A" * 64},
         {"tables": {"data": 1}},
         {"provenance": {"created": 5}},
+        {"provenance": {"created": "2026-01-01T00:00:00"}},  # of no time zone
+        {"provenance": {"created": "9999-01-01T00:00:00+00:00"}},
+        {"provenance": {}},
         {"version": 1.5},
         {"format": 2},
         {"extra": True},
@@ -250,6 +255,20 @@ def test_a_manifest_with_a_hostile_value_is_refused_although_its_hash_is_right(
     write_manifest(corpus, edited)
     with pytest.raises(CorruptArtifactError):
         Artifact.load(corpus.folder).check()
+
+
+def test_a_manifest_of_a_checkpoint_names_its_step(corpus: Artifact) -> None:
+    values = {**dict(corpus.manifest), "stage": CHECKPOINT}
+    facts = {**corpus.manifest.provenance, "step": 3}
+    assert Manifest(**{**values, "provenance": facts}).place == (CHECKPOINT, "step-00000003")
+    with pytest.raises(ValueError, match="lacks its step"):
+        Manifest(**values)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(corpus: Artifact) -> None:
+    (corpus.folder / "more").touch()
+    with pytest.raises(CorruptArtifactError, match="`more` is not listed in the"):
+        corpus.read("more")
 
 
 def test_names_that_differ_in_case_alone_are_refused_although_both_files_are_there(

@@ -91,7 +91,8 @@ def _pieces(command: Any, words: deque[str]) -> Iterator[tuple[str, bool]]:
             yield " ".join(map(quote, [word, *following])), False
         elif "{}" in template:
             value = value if equals else _next_value(template, words)
-            yield template.replace("{}", quote(value)), False
+            is_argument = template == "{}"
+            yield value if is_argument else template.replace("{}", quote(value)), is_argument
         else:
             if words and not equals and not _is_flag(words[0]) and not _takes(command):
                 words.popleft()
@@ -134,6 +135,8 @@ def _meant_flag(flag: str, command: Any, own: dict[str, Any]) -> str | None:
         return _own_flag(dashed, own[dashed])
     if command.name == "sample" and name in _FILES:
         return "> {}"
+    if command.name == "export" and name in (*_FILES, "out_dir", "output_dir"):
+        return "{}"
     for known, names in _FLAGS.items():
         if name in names.split() and known in own:
             return _own_flag(known, own[known])

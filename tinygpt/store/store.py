@@ -356,7 +356,6 @@ class Store:
         Raises:
             MissingArtifactError: it is no store.
         """
-        self._check_root()
         shown = [path for path in entries(self.root) if not path.name.startswith(".")]
         is_empty = all(path.name == "README.md" for path in shown) and self.root.is_dir()
         if not ((self.root / MARKER).exists() or is_empty or any(self.folders())):
