@@ -1,6 +1,6 @@
 """A fork server: each case is a store with one file changed, all recorded hashes fixed up.
 
-python -m tests.proofs.mutation_server SEED CASES FOLDER [--untyped]
+python -m tests.proofs.mutation_server SEED CASES FOLDER [--untyped | --unchanged]
 
 It prints a JSON line for each case that ended wrongly, and one with the counts at the end.
 """
@@ -115,7 +115,7 @@ TARGETS = {
         "build-dataset",
         "meta.json",
         mutators.mutated_json,
-        ("eval --force", "train --force", "artifacts show {id}", "doctor --quick"),
+        ("eval --force", "train --force", "artifacts show {id}", "replay {train}"),
     ),
     "train tokens": Target(
         "build-dataset",
@@ -456,4 +456,10 @@ def main(seed: int, cases: int, folder: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[4:] == ["--untyped"]:  # the control
         artifact.parse = lambda data, record: json.loads(data)
+    if sys.argv[4:] == ["--unchanged"]:  # shows that each command reads what is changed otherwise
+        CODES = {0}
+        TARGETS = {
+            name: target._replace(mutate=lambda data, _: data) for name, target in TARGETS.items()
+        }
+        mutate_manifest = lambda *_: None  # noqa: E731
     main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

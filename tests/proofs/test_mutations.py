@@ -49,6 +49,12 @@ def test_a_file_with_other_contents_and_right_hashes_is_one_error(
     figure("G23", "files with other contents and right hashes", cases, bad=len(faults), seed=SEED)
 
 
+def test_the_same_commands_succeed_where_nothing_is_changed(tmp_path: Path, size: Size):
+    *faults, first, second = serve(tmp_path, size(40, 100, 600), "--unchanged")
+    assert faults == []
+    assert set(first["codes"]) == set(second["codes"]) == {"0"}
+
+
 def test_without_typed_readers_such_files_are_unexpected_errors(
     tmp_path: Path, figure: RecordFigure
 ):
