@@ -54,14 +54,14 @@ test-full: $(VENV)/.installed-dev
 
 proof: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
-	  --record docs/proof.json $(PROOFS)
+	  --record=docs/proof.json $(PROOFS)
 
 proof-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"
 
 proof-interop: $(VENV)/.installed-dev
 	@tests/interop/install.sh $(INTEROP) $(BIN)/python constraints.txt
-	INTEROP=$(INTEROP) $(BIN)/python -m pytest -v -m interop --record docs/proof.json \
+	INTEROP=$(INTEROP) $(BIN)/python -m pytest -v -m interop --record=docs/proof.json \
 	  --section interop tests/interop
 
 mutants: $(VENV)/.installed-dev

@@ -2,7 +2,7 @@
 
     pytest                                        a sample of each proof
     pytest --tier full                            more of it
-    pytest --tier proof --record docs/proof.json  all of it, recorded for docs/guarantees.md
+    pytest --tier proof --record=docs/proof.json  all of it, recorded for docs/guarantees.md
 
 Every test in a file that docs/guarantees.md names has the mark `proved`, one that asks for its size
 the mark `sized`.
@@ -169,6 +169,12 @@ class Recorder:
         minutes = (time.monotonic() - self.began) / 60
         self.print(f"\n  {minutes:.0f} min  {found['guarantee']}  {proofs.phrase(found)}")
 
+    def forget(self, file: str) -> None:
+        """Leave out a file of which only some tests ran."""
+        del self.tests[file]
+        del self.seconds[file]
+        self.figures = [found for found in self.figures if not found["test"].startswith(file)]
+
     def print(self, text: str) -> None:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         reporter.write_line(text)
@@ -177,7 +183,11 @@ class Recorder:
     def pytest_terminal_summary(self, exitstatus: pytest.ExitCode) -> Iterator[None]:
         yield
         is_whole = not self.config.getoption("-k") and "::" not in "".join(self.config.args)
-        if not is_whole or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        if exitstatus == pytest.ExitCode.INTERRUPTED and self.tests:
+            self.forget(list(self.tests)[-1])
+        elif exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            is_whole = False
+        if not is_whole or not self.tests:
             self.print("Not all tests of some files ran: nothing is recorded.")
             return
         scratch = self.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]

@@ -1,6 +1,9 @@
 """docs/proof.json: what is merged into it, and that docs/guarantees.md says what it holds."""
 
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -113,3 +116,22 @@ def test_nothing_recorded_has_failed_and_no_path_or_host_is_in_it():
         for found in part["figures"]:
             assert bool(found["bad"]) == bool(found.get("control")), found
     assert not re.search(r'"/\w', proofs.RECORD.read_text() if recorded else "")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("target", "file"), [("proof", "test_crashes"), ("test-full", "test_")])
+def test_make_calls_pytest_in_a_way_that_finds_its_tests(target, file):
+    """With a path after an option, pytest would not know the options of tests/conftest.py."""
+    plan = subprocess.run(
+        ["make", "--dry-run", "--old-file=.venv/.installed-dev", target],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = shlex.split(plan.stdout.replace("\\\n", " "))
+    arguments = [*words[words.index("pytest") + 1 :], "--collect-only", "-qq"]
+    line = [sys.executable, "-m", "pytest", *arguments]
+    found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert file in found.stdout
