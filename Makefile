@@ -26,8 +26,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   --constraint constraints.txt
 WANTED := pyproject.toml constraints.txt
+PROOF := $(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
+  --record=docs/proof.json
 
-.PHONY: setup demo test check format test-full proof proof-lowest proof-interop mutants docs bench clean
+.PHONY: setup demo test check format test-full proof proof-of-commands proof-of-parts proof-lowest \
+  proof-interop mutants docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -52,9 +55,20 @@ format: $(VENV)/.installed-test
 test-full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
 
+# Two processes side by side, or what PROOFS names in one
+ifdef PROOFS
 proof: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
-	  --record=docs/proof.json $(PROOFS)
+	$(PROOF) $(PROOFS)
+else
+proof: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 proof-of-commands proof-of-parts
+endif
+
+proof-of-commands: $(VENV)/.installed-dev
+	$(PROOF) tests/proofs
+
+proof-of-parts: $(VENV)/.installed-dev
+	$(PROOF) --ignore=tests/proofs tests
 
 proof-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"

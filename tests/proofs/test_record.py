@@ -119,7 +119,14 @@ def test_nothing_recorded_has_failed_and_no_path_or_host_is_in_it():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("target", "file"), [("proof", "test_crashes"), ("test-full", "test_")])
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [
+        ("proof-of-commands", "proofs/test_signals"),
+        ("proof-of-parts", "store/test_crashes"),
+        ("test-full", "store/test_crashes"),
+    ],
+)
 def test_make_calls_pytest_in_a_way_that_finds_its_tests(target, file):
     """With a path after an option, pytest would not know the options of tests/conftest.py."""
     plan = subprocess.run(
