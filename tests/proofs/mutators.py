@@ -69,7 +69,7 @@ def mutated_value(value: Any, chance: Random) -> Any:
         everywhere = list(places(value))
         shallow = [place for place in everywhere if len(place) <= 2]
         if not everywhere or chance.random() < 0.02:
-            return chance.choice(VALUES)
+            return copy.deepcopy(chance.choice(VALUES))
         place = chance.choice(shallow if chance.random() < 0.4 else everywhere)
         parent = value
         for key in place[:-1]:
@@ -99,7 +99,8 @@ def _change(parent: Any, key: Any, chance: Random) -> None:
         case 7 if isinstance(old, list) and old:
             chance.shuffle(old)
         case _:
-            parent[key] = chance.choice(VALUES)
+            # A later change inside the value itself would change VALUES, even into a circle
+            parent[key] = copy.deepcopy(chance.choice(VALUES))
 
 
 def mutated_bytes(data: bytes, chance: Random) -> bytes:

@@ -36,6 +36,7 @@ class Life(RuleBasedStateMachine):
         self.digests: dict[tuple[str, Key], str] = {}
         self.pinned: set[tuple[str, Key]] = set()
         self.damaged = False
+        self.lost: set[Path] = set()  # what no repair could restore; a later run may have it again
         self.fsync = os.fsync
         os.fsync = lambda fd: None
 
@@ -128,6 +129,9 @@ class Life(RuleBasedStateMachine):
         }
         upkeep.repair(self.store, timeout=0)
         self.damaged = False
+        missing = [fault for fault in upkeep.verify(self.store) if fault.kind == "missing"]
+        assert not any(fault.is_mendable for fault in missing)
+        self.lost.update(fault.path for fault in missing)
 
     @invariant()
     def nothing_is_wrong_unless_damaged(self) -> None:
@@ -137,7 +141,8 @@ class Life(RuleBasedStateMachine):
         faults = [
             fault
             for fault in upkeep.verify(self.store)
-            if fault.kind not in harmless and (fault.kind != "missing" or fault.is_mendable)
+            if fault.kind not in harmless
+            and not (fault.kind == "missing" and fault.path in self.lost)
         ]
         assert self.damaged or faults == []
 
@@ -145,6 +150,21 @@ class Life(RuleBasedStateMachine):
 def contents(artifacts: Iterable[Artifact]) -> set[tuple[str, str]]:
     """Stage and digest of each artifact, as manifests name their inputs."""
     return {(artifact.stage, artifact.digest) for artifact in artifacts}
+
+
+def test_what_a_repair_could_not_restore_is_restored_once_another_run_has_it() -> None:
+    life = Life()
+    life.run("train", steps=1, fraction=0.3)
+    (model,) = life.store.list("train")
+    overwrite(model.path("snapshots/2"), b"damage")
+    life.repair()
+    assert model.missing() == ["snapshots/2"]
+    life.run("train", steps=1, fraction=0.1)
+    (fault,) = upkeep.verify(life.store)
+    assert fault.is_mendable
+    life.repair()
+    assert model.missing() == []
+    life.teardown()
 
 
 Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
