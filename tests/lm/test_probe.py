@@ -224,7 +224,8 @@ def test_a_decoder_computes_the_model_that_an_edit_made(
     """Where numpy's decoder and lm/fast compute something else, they are not used."""
     monkeypatch.setattr("tinygpt.lm.model.GPT", edited_gpt(edit))
     torch.manual_seed(0)
-    factor = 0.2 if edit == "another epsilon" else 3
+    # Where rounding moves the logits far less than the edit does, on any CPU
+    factor = {"another epsilon": 0.2, "exact GELU": 1}.get(edit, 3)
     arrays = arrays_of(scaled(tinygpt.lm.model.GPT(CONFIG, V), factor))
     probe = probes.measure(CONFIG, V, arrays, text_for(CONFIG))
     notes: list[str] = []

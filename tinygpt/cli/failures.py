@@ -147,7 +147,7 @@ def _usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
         hint = f"did you mean `{path} {suggestion}?"
     if hasattr(error, "param") and error.param.metavar in ("ID", "RUN", "ID ID ..."):
         hint = "`tinygpt artifacts ls` lists the ids"
-    if hasattr(error, "param") and error.param.param_type_name == "option":
+    if text.startswith("Missing option"):
         meaning = error.param.help.rstrip(".")
         hint = f"add `{error.param.opts[0]} {error.param.metavar}` ({meaning.lower()})"
     words = arguments[len(path.split()) - 1 :]
