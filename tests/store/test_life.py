@@ -154,17 +154,19 @@ def contents(artifacts: Iterable[Artifact]) -> set[tuple[str, str]]:
 
 def test_what_a_repair_could_not_restore_is_restored_once_another_run_has_it() -> None:
     life = Life()
-    life.run("train", steps=1, fraction=0.3)
-    (model,) = life.store.list("train")
-    overwrite(model.path("snapshots/2"), b"damage")
-    life.repair()
-    assert model.missing() == ["snapshots/2"]
-    life.run("train", steps=1, fraction=0.1)
-    (fault,) = upkeep.verify(life.store)
-    assert fault.is_mendable
-    life.repair()
-    assert model.missing() == []
-    life.teardown()
+    try:
+        life.run("train", steps=1, fraction=0.3)
+        (model,) = life.store.list("train")
+        overwrite(model.path("snapshots/2"), b"damage")
+        life.repair()
+        assert model.missing() == ["snapshots/2"]
+        life.run("train", steps=1, fraction=0.1)
+        (fault,) = upkeep.verify(life.store)
+        assert fault.is_mendable
+        life.repair()
+        assert model.missing() == []
+    finally:
+        life.teardown()  # os.fsync is itself again
 
 
 Life.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
