@@ -82,6 +82,9 @@ def configs(draw: st.DrawFn) -> Config:
     train = tables.get("train", {})
     if train.get("warmup_fraction") is not None:
         train["warmup_steps"] = None
+    evaluation = tables.get("eval", {})
+    if evaluation.get("text") is not None:
+        evaluation["split"] = "val"
     model = tables.get("model", {})
     if model.keys() & {"d_model", "n_heads"}:
         heads = model.setdefault("n_heads", 4)
