@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from tinygpt.config import Config
-from tinygpt.hashing import Key, hash_json
+from tinygpt.hashing import Key, hash_bytes, hash_json
 from tinygpt.pipeline import STAGES, Outcome, Runner, execute
 from tinygpt.progress import NO_LIMITS, Limits, Reporter, SilentReporter
 from tinygpt.stages import build_dataset, tokenize, train
 from tinygpt.store import Artifact, Store
+from tinygpt.store.artifact import MANIFEST
 
 STORIES = [
     f"{name} saw a {thing}. {name} was {mood}. The {thing} was {color}."
@@ -74,6 +75,22 @@ def publish(store: Store, stage: str, files: Mapping[str, bytes], name: str = ""
     for file, data in files.items():
         out.bytes(file, data)
     return store.publish(out)
+
+
+def seal(folder: Path, **changes: object) -> None:
+    """Give an artifact's folder a manifest that fits its files.
+
+    Args:
+        changes: of the manifest.
+    """
+    manifest = Artifact.load(folder).manifest
+    files = {}
+    for name in manifest.files:
+        data = (folder / name).read_bytes()
+        files[name] = {"sha256": hash_bytes(data), "bytes": len(data)}
+    sealed = manifest.model_copy(update={"files": files, **changes})
+    (folder / MANIFEST).chmod(0o644)
+    (folder / MANIFEST).write_bytes(sealed.to_bytes())
 
 
 def publish_corpus(

@@ -1,6 +1,7 @@
 """Continue a run: what a new one takes from a finished model, and which ones cannot go on."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from tinygpt.config import ModelConfig
 from tinygpt.config.fields import spell
@@ -8,6 +9,7 @@ from tinygpt.errors import ConfigError, MissingArtifactError, UsageError
 from tinygpt.hashing import Digest
 from tinygpt.pipeline import STAGES, differences
 from tinygpt.progress import Reporter
+from tinygpt.records import TrainTable
 from tinygpt.store import Artifact, Store
 from tinygpt.store.artifact import Tables
 
@@ -27,18 +29,19 @@ def tables_of_model(store: Store, name: str) -> Mapping[str, Mapping[str, object
     """
     train = store.resolve(name, "train")
     if train.is_imported:
-        return {"model": train.manifest.tables["model"], "tokenizer": {"from": train.id}}
-    tables = {table: dict(values) for table, values in train.manifest.tables.items()}
+        return {"model": train.table("model"), "tokenizer": {"from": train.id}}
+    tables: dict[str, Any] = {"model": train.table("model"), "train": train.table("train")}
     tokenize = _input_of(store, train, "tokenize")
     if tokenize is None:
         return tables
     tables |= {table: dict(values) for table, values in tokenize.manifest.tables.items()}
+    tables["tokenizer"] = tokenize.table("tokenizer")
     if tables["tokenizer"].get("from") is not None:
         tables["tokenizer"]["from"] = train.id  # which has the tokenizer of that digest, too
     corpus = _input_of(store, tokenize, "corpus")
     source = corpus and corpus.manifest.provenance.get("source")
     if corpus is not None and source is not None:
-        tables["data"] = {**corpus.manifest.tables["data"], "source": source}
+        tables["data"] = {**corpus.table("data"), "source": source}
     return tables
 
 
@@ -77,7 +80,7 @@ def check_shape(config: ModelConfig, model: Artifact) -> None:
         ConfigError: with both values of the first key that differs.
     """
     here = config.model_dump(mode="json")
-    for key, value in model.manifest.tables["model"].items():
+    for key, value in model.table("model", dict[str, object]).items():
         if key not in FREE and here.get(key) != value:
             raise ConfigError(
                 f"`model.{key}` = {spell(here.get(key))} cannot continue model `{model.id}`, "
@@ -118,7 +121,7 @@ def refuse_to_resume_another(
     for run in store.list("train"):
         if run.is_imported:
             continue
-        done = int(str(run.manifest.tables["train"]["max_steps"]))
+        done = run.table("train", TrainTable)["max_steps"]
         more = int(str(tables["train"]["max_steps"])) - done
         changes = differences(run.manifest, tables, inputs, version)
         if [change.split()[0] for change in changes] == ["train.max_steps"] and more > 0:

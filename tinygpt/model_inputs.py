@@ -105,7 +105,7 @@ def _plot_of_model(project: Pipeline, train: Artifact) -> Artifact | None:
     """The configured plot of a model, else its newest one."""
     with suppress(TinygptError):
         plot = project.plan("plot")["plot"].artifact
-        if plot and plot.manifest.inputs["train"]["digest"] == train.digest:
+        if plot and plot.input("train")["digest"] == train.digest:
             return plot
     return newest_of_model(project.store, "plot", train)
 

@@ -13,6 +13,8 @@
 | eval.json | EvalRecord | eval |
 | documents.jsonl, a line each | DocumentRow | eval |
 | samples.jsonl, a line each | SampleRecord | sample |
+
+Of the configuration in a manifest, the types ending in Table are what is read.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -147,12 +149,20 @@ class DatasetMeta(TypedDict):
     """See SourceRecord."""
 
 
+class ModelTable(TypedDict):
+    """What is read of [model] in the manifest of a run."""
+
+    context_length: Annotated[Count, Ge(1)]
+
+
 class TrainTable(TypedDict):
     """The table [train]: of its keys those that are read again; the others are kept."""
 
     seed: Count
     optimizer: str
-    max_steps: Count
+    max_steps: Annotated[Count, Ge(1)]
+    batch_size: Annotated[Count, Ge(1)]
+    grad_accum_steps: Annotated[Count, Ge(1)]
 
 
 TrainTable.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
@@ -343,19 +353,33 @@ class EvalRecord(TypedDict):
     generation_metrics: GenerationQuality | None
 
 
+class DataTable(TypedDict):
+    """What is read of [data] in the manifest of a corpus."""
+
+    source: str
+    """Digest of what the source holds."""
+
+
+class SampleTable(TypedDict):
+    """What is read of [sample] in the manifest of samples."""
+
+    num_samples: Count
+    prompt: str | None
+
+
 class DocumentRow(TypedDict):
     """What the last weights of a run predict of a held-out document.
 
     Of fewer than 20 documents, a line is a block of about 512 consecutive tokens of one.
     """
 
-    document: int
+    document: Count
     """Its number in the evaluated text."""
-    nats: float
+    nats: Annotated[float, Ge(0)]
     """Total cross-entropy."""
-    tokens: int
+    tokens: Count
     """Predicted; the first token of the text is not."""
-    bytes: int
+    bytes: Count
     """Of their text."""
 
 

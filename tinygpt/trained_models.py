@@ -83,7 +83,7 @@ def source_of_model(store: Store, stage: str, train: Artifact) -> Artifact:
     Raises:
         MissingArtifactError: it is not in the store.
     """
-    record = train.manifest.inputs[stage]
+    record = train.input(stage)
     source = store.find(record["stage"], record["key"])
     if source is not None and source.digest == record["digest"]:
         return source
@@ -99,6 +99,6 @@ def source_of_model(store: Store, stage: str, train: Artifact) -> Artifact:
 def newest_of_model(store: Store, stage: str, train: Artifact) -> Artifact | None:
     """The newest result of a stage that read a model; None if there is none."""
     for artifact in store.list(stage):
-        if artifact.manifest.inputs["train"]["digest"] == train.digest:
+        if artifact.input("train")["digest"] == train.digest:
             return artifact
     return None

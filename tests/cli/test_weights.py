@@ -8,10 +8,8 @@ import pytest
 import safetensors.numpy
 
 from tests.conftest import ROOT
-from tinygpt.hashing import hash_bytes
+from tests.helpers import seal
 from tinygpt.runs import code
-from tinygpt.store import Artifact
-from tinygpt.store.artifact import MANIFEST
 
 WORSENING = (
     *("--set", "train.learning_rate=0.3", "--set", "train.schedule=constant"),
@@ -76,14 +74,3 @@ def test_finite_weights_whose_logits_are_not_are_refused(here, tmp_path):
         assert "the model's weights give logits that are not finite" in refused.err
         assert "RuntimeWarning" not in refused.err
         assert refused.out == ""
-
-
-def seal(folder):
-    """Give a model's folder a manifest that fits its files."""
-    manifest = Artifact.load(folder).manifest
-    files = {}
-    for name in manifest.files:
-        data = (folder / name).read_bytes()
-        files[name] = {"sha256": hash_bytes(data), "bytes": len(data)}
-    (folder / MANIFEST).chmod(0o644)
-    (folder / MANIFEST).write_bytes(manifest.model_copy(update={"files": files}).to_bytes())

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from tests.experiments.conftest import Grid
-from tests.helpers import with_settings
-from tinygpt.errors import Interrupted, MissingArtifactError, UsageError
+from tests.helpers import publish, seal, with_settings
+from tinygpt.errors import CorruptArtifactError, Interrupted, MissingArtifactError, UsageError
 from tinygpt.experiments import experiment as module
 from tinygpt.experiments.cells import find_cell, make_cell
 from tinygpt.experiments.comparison import compare_runs
@@ -17,7 +17,7 @@ from tinygpt.experiments.experiment import look_ahead
 from tinygpt.experiments.plan import look_at, plan_hash
 from tinygpt.progress import Limits
 from tinygpt.project import Project
-from tinygpt.store import upkeep
+from tinygpt.store import Store, upkeep
 
 BOTH = ["norm=pre", "norm=post"]
 
@@ -68,6 +68,50 @@ def test_cells_are_the_runs_of_run_and_their_loss_is_that_of_the_last_weights(ra
     assert evaluated["weights"] == "last"
     assert first["bits_per_byte"] == pytest.approx(evaluated["bits_per_byte"])
     assert first["loss"] == pytest.approx(evaluated["loss"])
+
+
+def test_a_plan_of_something_else_is_refused_and_written_again_if_forced(grid):
+    first, _ = grid.run(grid.wanted([1]))
+    (plan,) = grid.project.store.list("plan")
+    path = plan.path("plan.json")
+    for key, value in (("seeds", [2]), ("arms", []), ("min_effect", 0.5)):
+        path.chmod(0o644)
+        path.write_text(json.dumps(plan.read_json("plan.json") | {key: value}))
+        seal(plan.folder)
+        with pytest.raises(CorruptArtifactError, match="plan of something else") as caught:
+            grid.run(grid.wanted([1]))
+        assert "with `--force`" in caught.value.hint
+        again, _ = grid.run(grid.wanted([1]), force=True)
+        (plan,) = grid.project.store.list("plan")
+        assert again.read_json("plan.json") == first.read_json("plan.json")
+
+
+ROW = {"document": 0, "nats": 2.0, "tokens": 3, "bytes": 4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([], "do not fit together"),
+        ([ROW | {"document": 1}], "do not fit together"),
+        ([ROW, ROW | {"document": 2}], "do not fit together"),
+        ([ROW | {"document": 2**40}], "do not fit together"),
+        ([ROW | {"bytes": 0}], "do not fit together"),
+        ([ROW | {"nats": 0.0}], "do not fit together"),
+        ([ROW | {"tokens": 2**62}], "do not fit together"),
+        ([ROW | {"nats": 1e308}, ROW | {"nats": 1e308}], "do not fit together"),
+        ([ROW | {"nats": -1.0}], "`0.nats`"),
+        ([{**ROW, "tokens": 1.5}], "`0.tokens`"),
+    ],
+)
+def test_documents_that_no_evaluation_has_are_refused(tmp_path, rows, problem):
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    store = Store(tmp_path)
+    with pytest.raises(CorruptArtifactError, match=problem):
+        module.read_parts(publish(store, "eval", {"documents.jsonl": lines}))
+    whole = "".join(json.dumps(row) + "\n" for row in [ROW, ROW, ROW | {"document": 1}]).encode()
+    parts = module.read_parts(publish(store, "eval", {"documents.jsonl": whole}, name="whole"))
+    assert parts.document.tolist() == [0, 0, 1]
 
 
 def test_asked_again_it_comes_from_the_store(ran):
@@ -459,6 +503,11 @@ class TestRunsThatAreThere:
             compare_runs(grid.project, "model.nrm", [pre, post], 0.01, "")
         with pytest.raises(UsageError, match=r"all these runs have `model\.norm` = pre"):
             compare_runs(grid.project, "model.norm", [pre], 0.01, "")
+        made = {**pre.manifest.inputs["tokenize"], "stage": "import"}
+        imported = pre.manifest.model_copy(update={"inputs": {"folder": made}})
+        other = dataclasses.replace(pre, manifest=imported)
+        with pytest.raises(UsageError, match="which was imported"):
+            compare_runs(grid.project, "model.norm", [other, post], 0.01, "")
         twice = self.run_of(grid, train={"max_steps": 6})
         with pytest.raises(UsageError, match=r"two runs have `model\.norm` = pre and seed 1337"):
             compare_runs(grid.project, "model.norm", [pre, twice, post], 0.01, "")

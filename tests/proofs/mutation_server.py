@@ -1,6 +1,6 @@
 """A fork server: each case is a store with one file changed, all recorded hashes fixed up.
 
-python -m tests.proofs.mutation_server SEED CASES FOLDER [--untyped | --unchanged]
+python -m tests.proofs.mutation_server SEED CASES FOLDER [--keys] [--untyped | --unchanged]
 
 It prints a JSON line for each case that ended wrongly, and one with the counts at the end.
 """
@@ -17,214 +17,43 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from tests.proofs import mutators
-from tests.proofs.mutators import Mutator, Raw
+from tests.proofs.mutation_targets import (
+    BASES,
+    CHECKPOINT,
+    CONFIG,
+    KEY_READERS,
+    PLOT_SHARE,
+    PLOTTED,
+    STAGES,
+    TARGETS,
+    Target,
+)
+from tests.proofs.mutators import Raw
 from tinygpt import cli
+from tinygpt.experiments import experiment
 from tinygpt.hashing import hash_bytes, hash_json
 from tinygpt.store import Manifest, artifact
 
-CONFIG = """
-[data]
-source = "builtin"
-max_documents = 80
-[tokenizer]
-vocab_size = 300
-[model]
-d_model = 16
-n_layers = 1
-n_heads = 2
-d_ff = 32
-context_length = 32
-dropout = 0.1
-[train]
-max_steps = 12
-batch_size = 2
-grad_accum_steps = 1
-warmup_steps = "none"
-eval_every = 5
-snapshots = 3
-sample_tokens = 8
-precision = "fp32"
-[eval]
-num_samples = 1
-[sample]
-max_new_tokens = 12
-[plot]
-ablation_tokens = 64
-[page]
-snapshots = 2
-[runtime]
-threads = 1
-checkpoint_every = 5
-progress = "none"
-"""
-STAGES = ("corpus", "tokenize", "build-dataset", "train", "eval", "sample", "plot")
-CHECKPOINT = "checkpoint"
-UNFINISHED = "--set train.max_steps=14"
 CODES = {0, 2, 3, 4, 5, 6, 8, 75}  # 1 is an unexpected failure, or the memory is full
 SECONDS = 60
 MEBIBYTES = 1024
 HEADROOM = 8 << 30  # of address space: what asks for more is stopped before it hurts the machine
+Case = tuple[dict[str, Any], list[str]]
+"""What is said of a case that ends wrongly, and the command to run in the store made for it."""
+Cases = Callable[[int, Path, Random], Iterator[Case]]
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-
-class Target(NamedTuple):
-    """A file, how it is changed, and commands that read it.
-
-    Args:
-        stage: of the artifact; "*" for a random one.
-    """
-
-    stage: str
-    file: str
-    mutate: Mutator
-    commands: tuple[str, ...]
-
-
-OF_MODEL = ("sample --seed 3", "eval --force", "sample --model {folder} --seed 3")
-EXPORT = "export x --to hf"
-NEW_RUN = "train --from {train} --set train.max_steps=2"
-TARGETS = {
-    "documents": Target(
-        "corpus",
-        "documents.jsonl.gz",
-        mutators.mutated_gzip,
-        ("tokenize --force", "build-dataset --force"),
-    ),
-    "corpus": Target(
-        "corpus",
-        "meta.json",
-        mutators.mutated_json,
-        ("tokenize --force", "build-dataset --force", "artifacts show {id}"),
-    ),
-    "tokenizer": Target(
-        "tokenize",
-        "tokenizer.json",
-        mutators.mutated_json,
-        ("sample --seed 3", "eval --force", "train --force", "build-dataset --force"),
-    ),
-    "statistics": Target(
-        "tokenize", "statistics.json", mutators.mutated_json, ("artifacts show {id}",)
-    ),
-    "dataset": Target(
-        "build-dataset",
-        "meta.json",
-        mutators.mutated_json,
-        ("eval --force", "train --force", "artifacts show {id}", "replay {train}"),
-    ),
-    "train tokens": Target(
-        "build-dataset",
-        "train.bin",
-        mutators.mutated_tokens,
-        ("train --force", "eval --force", "replay {train}"),
-    ),
-    "validation tokens": Target(
-        "build-dataset", "val.bin", mutators.mutated_tokens, ("train --force", "eval --force")
-    ),
-    "config": Target(
-        "train",
-        "config.json",
-        mutators.mutated_json,
-        (*OF_MODEL, "replay {train}", "artifacts show {train}", "page --force", NEW_RUN, EXPORT),
-    ),
-    "metrics": Target(
-        "train",
-        "metrics.jsonl",
-        mutators.mutated_lines,
-        ("sample --seed 3", "artifacts ls", "replay {train}", "export x --to csv"),
-    ),
-    "weights": Target(
-        "train",
-        "model.safetensors",
-        mutators.mutated_tensors,
-        (*OF_MODEL, NEW_RUN, "replay {train}", "page --force", EXPORT),
-    ),
-    "best weights": Target(
-        "train",
-        "best/model.safetensors",
-        mutators.mutated_tensors,
-        ("sample --weights best --seed 3", "eval --force --weights best"),
-    ),
-    "probe": Target("train", "probe.safetensors", mutators.mutated_tensors, OF_MODEL),
-    "optimizer": Target("train", "optimizer.safetensors", mutators.mutated_tensors, (NEW_RUN,)),
-    "snapshot": Target(
-        "train",
-        "snapshots/step-00000003.safetensors",
-        mutators.mutated_tensors,
-        ("replay {train}", "page --force"),
-    ),
-    "evaluation": Target(
-        "eval",
-        "eval.json",
-        mutators.mutated_json,
-        ("eval --json", "run --until eval", "artifacts show {id}", "artifacts ls"),
-    ),
-    "samples": Target(
-        "sample",
-        "samples.jsonl",
-        mutators.mutated_lines,
-        ("run --until sample", "sample --seed 1337 --top-p 0.9 {flag}", "artifacts show {id}"),
-    ),
-    "summary": Target(
-        "*", "summary.json", mutators.mutated_json, ("run --until sample", "artifacts show {id}")
-    ),
-    "manifest": Target(
-        "*",
-        "manifest.json",
-        mutators.mutated_json,
-        (
-            *("artifacts ls", "artifacts ls --json", "artifacts verify", "artifacts gc"),
-            *("artifacts show {id}", "artifacts lineage {id}", "run --until sample"),
-            *("sample --model {folder} --seed 3", "eval --force", "sample --seed 3"),
-        ),
-    ),
-    "state": Target(
-        CHECKPOINT,
-        "state.json",
-        mutators.mutated_json,
-        (f"train --resume {UNFINISHED}", f"sample --seed 3 {UNFINISHED}"),
-    ),
-    "checkpoint's config": Target(
-        CHECKPOINT,
-        "config.json",
-        mutators.mutated_json,
-        (f"train --resume {UNFINISHED}", f"sample --seed 3 {UNFINISHED}"),
-    ),
-    "checkpoint's metrics": Target(
-        CHECKPOINT, "metrics.jsonl", mutators.mutated_lines, (f"train --resume {UNFINISHED}",)
-    ),
-    "checkpoint's weights": Target(
-        CHECKPOINT,
-        "model.safetensors",
-        mutators.mutated_tensors,
-        (f"train --resume {UNFINISHED}", f"eval --force {UNFINISHED}"),
-    ),
-    "checkpoint's optimizer": Target(
-        CHECKPOINT,
-        "optimizer.safetensors",
-        mutators.mutated_tensors,
-        (f"train --resume {UNFINISHED}",),
-    ),
-    "checkpoint's best weights": Target(
-        CHECKPOINT,
-        "best/model.safetensors",
-        mutators.mutated_tensors,
-        (f"train --resume {UNFINISHED}",),
-    ),
-}
-PLOTTED = {"config", "metrics", "evaluation", "dataset", "snapshot", "weights", "summary"}
-PLOT_SHARE = 0.06  # of the cases of what `plot` reads; a plot takes seconds
 
 
 PRELOADED = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "rich.console", "rich.progress"),
     *("tinygpt.cli.app", "tinygpt.cli.session", "tinygpt.corpus.builtin", "tinygpt.library"),
-    *("tinygpt.runs.replay", "tinygpt.store.upkeep"),
+    *("tinygpt.runs.replay", "tinygpt.store.upkeep", "tinygpt.html_experiment"),
     *(f"tinygpt.stages.{name.replace('-', '_')}" for name in (*STAGES, "page")),
 )
 
@@ -253,29 +82,48 @@ def sealed(manifest: Manifest, folder: Path, changed: str) -> Manifest:
     return manifest.model_copy(update={"files": {**manifest.files, changed: record}})
 
 
-def reseal(store: Path, changed: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    """Fix up all recorded hashes; the folder of each stage, whose names change with the keys.
+def key(manifest: Manifest, inputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The key of what is made from other inputs."""
+    digests = {name: record["digest"] for name, record in inputs.items()}
+    if manifest.stage == "plan":
+        return manifest.key  # of what was asked for, which stands in no file
+    if manifest.stage == "experiment":
+        return hash_json("tinygpt.experiment", experiment.VERSION, manifest.tables, digests)
+    return hash_json("tinygpt.key", manifest.stage, manifest.version, manifest.tables, digests)
+
+
+def reseal(store: Path, changed: Mapping[Path, str]) -> dict[Path, Path]:
+    """Fix up all recorded hashes; where each artifact is now, as their names change with the keys.
 
     Args:
-        changed: the files that were changed, by stage.
+        changed: the files that were changed, by the folder of their artifact.
     """
-    folders = {stage: next((store / stage).iterdir()) for stage in STAGES}
+    waiting = {
+        path.parent: Manifest.from_bytes(path.read_bytes())
+        for path in sorted(store.glob("[!.]*/*/manifest.json"))
+    }
+    folders: dict[Path, Path] = {}
     made: dict[str, Manifest] = {}
-    for stage, folder in folders.items():
-        manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
-        inputs = {}
-        for name, record in manifest.inputs.items():
-            source = made[record["stage"]]
-            inputs[name] = {**record, "key": source.key, "digest": source.digest}
-        digests = {name: record["digest"] for name, record in inputs.items()}
-        facts = (manifest.stage, manifest.version, manifest.tables, digests)
-        update = {"inputs": inputs, "key": hash_json("tinygpt.key", *facts)}
-        made[stage] = manifest.model_copy(update=update)
-        for name in changed.get(stage, ()):
-            made[stage] = sealed(made[stage], folder, name)
-        if made[stage] != manifest:
-            replace(folder / "manifest.json", made[stage].to_bytes())
-            folders[stage] = folder.rename(folder.with_name(made[stage].key[:12]))
+    while waiting:
+        ready = (
+            folder
+            for folder, manifest in waiting.items()
+            if all(record["key"] in made for record in manifest.inputs.values())
+        )
+        folder = next(ready)
+        manifest = waiting.pop(folder)
+        inputs = {
+            name: {**record, "key": source.key, "digest": source.digest}
+            for name, record in manifest.inputs.items()
+            for source in [made[record["key"]]]
+        }
+        new = manifest.model_copy(update={"inputs": inputs, "key": key(manifest, inputs)})
+        if folder in changed:
+            new = sealed(new, folder, changed[folder])
+        made[manifest.key], folders[folder] = new, folder
+        if new != manifest:
+            replace(folder / "manifest.json", new.to_bytes())
+            folders[folder] = folder.rename(folder.with_name(new.key[:12]))
     return folders
 
 
@@ -295,7 +143,12 @@ def mutate_manifest(folder: Path, chance: Random) -> None:
     if chance.random() < 0.1:
         replace(path, mutators.mutated_json(data, chance))
         return
-    body = plain(mutators.mutated_value(json.loads(data), chance))
+    body = json.loads(data)
+    if chance.random() < 0.6:  # else the long list of modules would get most of the changes
+        part = chance.choice(["tables", "inputs", "files", "provenance"])
+        body[part] = plain(mutators.mutated_value(body[part], chance))
+    else:
+        body = plain(mutators.mutated_value(body, chance))
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name not in ("digest", "sha256")}
         try:
@@ -307,42 +160,105 @@ def mutate_manifest(folder: Path, chance: Random) -> None:
     replace(path, json.dumps(body, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def prepare(base: Path, work: Path, name: str, chance: Random) -> list[str]:
+class KeyCase(NamedTuple):
+    """A key of tables or inputs that the manifests of a stage lack, or that has another type."""
+
+    base: str
+    stage: str
+    place: tuple[str, ...]
+    is_missing: bool
+    command: str
+
+
+def key_cases(bases: Path) -> list[KeyCase]:
+    """All of them, with every command that may read such a manifest."""
+    cases = []
+    for base, commands in KEY_READERS.items():
+        for stage in sorted((bases / base / "artifacts").glob("[!.]*/")):
+            manifest = next(stage.glob("*/manifest.json"), None)
+            body = json.loads(manifest.read_bytes()) if manifest else {}
+            for part in ("tables", "inputs"):
+                places = [place for place in mutators.places(body.get(part, {})) if len(place) < 3]
+                cases += [
+                    KeyCase(base, stage.name, (part, *map(str, place)), is_missing, command)
+                    for place in places
+                    for is_missing in (True, False)
+                    for command in commands
+                ]
+    return cases
+
+
+def prepare_key_case(bases: Path, work: Path, case: KeyCase) -> list[str]:
     """Make the store of a case; the command to run in it."""
+    copy_store(bases / case.base, work)
+    for path in (work / "artifacts" / case.stage).glob("*/manifest.json"):
+        body = json.loads(path.read_bytes())
+        parent = body
+        for name in case.place[:-1]:
+            parent = parent.get(name, {})
+        if case.place[-1] in parent:
+            old = parent.pop(case.place[-1])
+            parent |= {} if case.is_missing else {case.place[-1]: [old]}
+        del body["sha256"]
+        body["sha256"] = hash_json("tinygpt.manifest", body)
+        replace(path, json.dumps(body, indent=1, sort_keys=True).encode() + b"\n")
+    train, *_, other = (sorted((work / "artifacts" / "train").iterdir()) * 2)[:5]
+    first = next((work / "artifacts" / case.stage).iterdir())
+    return case.command.format(id=first.name, train=train.name, other=other.name).split()
+
+
+def copy_store(base: Path, work: Path) -> None:
+    """A store whose files are those of a prepared one until `replace` writes them."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(base, work, copy_function=os.link)
+
+
+def prepare(bases: Path, work: Path, name: str, chance: Random) -> list[str]:
+    """Make the store of a case; the command to run in it."""
     target, store = TARGETS[name], work / "artifacts"
-    stage = chance.choice(STAGES) if target.stage == "*" else target.stage
-    folders = {each: next((store / each).iterdir()) for each in STAGES}
-    if stage == CHECKPOINT:
-        *older, folder = sorted(store.glob(".partial/train-*/checkpoint/step-*"))
-        for each in older:
-            shutil.rmtree(each)
-        path = folder / target.file
-        replace(path, target.mutate(path.read_bytes(), chance))
-        manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
-        replace(folder / "manifest.json", sealed(manifest, folder, target.file).to_bytes())
-    elif name == "manifest":
-        mutate_manifest(folders[stage], chance)
+    copy_store(bases / target.base, work)
+    folders = {path.parent: path.parent for path in sorted(store.glob("[!.]*/*/manifest.json"))}
+    trained = [folder for folder in folders if folder.parent.name == "train"]
+    of_stage = [folder for folder in folders if target.stage in ("*", folder.parent.name)]
+    chosen = trained[0]
+    if target.stage == CHECKPOINT:
+        mutate_checkpoint(store, target, chance)
+    elif target.file == "manifest.json":
+        stage = chance.choice(sorted({folder.parent.name for folder in of_stage}))
+        chosen = chance.choice([folder for folder in of_stage if folder.parent.name == stage])
+        mutate_manifest(chosen, chance)
     else:
-        path = folders[stage] / target.file
+        chosen = chance.choice(of_stage)
+        path = chosen / target.file
         data = target.mutate(path.read_bytes(), chance)
         replace(path, data)
-        changed = {stage: [target.file]}
+        changed = {chosen: target.file}
         if name == "tokenizer":  # the model's copy of it
-            replace(folders["train"] / target.file, data)
-            changed["train"] = [target.file]
+            replace(trained[0] / target.file, data)
+            changed[trained[0]] = target.file
         folders = reseal(store, changed)
     lines = target.commands
     if name in PLOTTED and chance.random() < PLOT_SHARE:
         lines = ("plot --force",)
     line = chance.choice(lines).format(
-        id=folders.get(stage, folders["train"]).name,
-        train=folders["train"].name,
-        folder=folders["train"],
+        id=folders[chosen].name,
+        train=folders[trained[0]].name,
+        other=folders[trained[-1]].name,
+        folder=folders[trained[0]],
         flag=chance.choice(["--json", "--xray"]),
     )
     return line.split()
+
+
+def mutate_checkpoint(store: Path, target: Target, chance: Random) -> None:
+    """Change the newest checkpoint, and take the older ones away."""
+    *older, folder = sorted(store.glob(".partial/train-*/checkpoint/step-*"))
+    for each in older:
+        shutil.rmtree(each)
+    path = folder / target.file
+    replace(path, target.mutate(path.read_bytes(), chance))
+    manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
+    replace(folder / "manifest.json", sealed(manifest, folder, target.file).to_bytes())
 
 
 def run_case(arguments: Sequence[str], folder: Path) -> Ended:
@@ -417,49 +333,66 @@ def import_everything() -> None:
         importlib.import_module(name)
 
 
-def prepare_base(base: Path) -> None:
-    """A finished store with an unfinished run beside it."""
+def prepare_base(base: Path, commands: Sequence[tuple[str, int]]) -> None:
+    """A store that commands have made."""
     base.mkdir(parents=True)
     (base / "tinygpt.toml").write_text(CONFIG)
-    for line, code in (("run", 0), (f"train {UNFINISHED} --stop-at-step 13", 75)):
+    for line, code in commands:
         ended = run_case(line.split(), base)
         assert ended.code == code, ended.err.decode()
     for lock in base.glob("artifacts/.locks/*"):
         lock.unlink()  # written in place, so that the copies must not share them
 
 
-def main(seed: int, cases: int, folder: Path) -> None:
+def cases_of_keys(count: int, folder: Path, chance: Random) -> Iterator[Case]:
+    """Some of the cases of keys, in any order."""
+    every = key_cases(folder / "bases")
+    for case in chance.sample(every, min(count, len(every))):
+        facts = dict(zip(case._fields, case, strict=True))
+        yield facts, prepare_key_case(folder / "bases", folder / "work", case)
+
+
+def cases_of_files(count: int, folder: Path, chance: Random) -> Iterator[Case]:
+    """Random cases."""
+    for number in range(count):
+        seed = chance.getrandbits(48)
+        own = Random(seed)
+        name = own.choice(list(TARGETS))
+        facts = {"number": number, "seed": seed, "target": name}
+        yield facts, prepare(folder / "bases", folder / "work", name, own)
+
+
+def main(seed: int, count: int, folder: Path, cases: Cases) -> None:
     """Run cases, and print what went wrong and the counts."""
     import_everything()
-    prepare_base(folder / "base")
-    chance = Random(seed)
+    for base, commands in BASES.items():
+        prepare_base(folder / "bases" / base, commands)
     codes: collections.Counter[int] = collections.Counter()
     faults: collections.Counter[str] = collections.Counter()
     most = longest = 0.0
-    for number in range(cases):
-        own_seed = chance.getrandbits(48)
-        case = Random(own_seed)
-        name = case.choice(list(TARGETS))
-        arguments = prepare(folder / "base", folder / "work", name, case)
+    for facts, arguments in cases(count, folder, Random(seed)):
         ended = run_case(arguments, folder / "work")
         codes[ended.code] += 1
         most, longest = max(most, ended.memory), max(longest, ended.seconds)
         if what := fault(ended):
             faults[what.split()[0].rstrip(":")] += 1
-            line = {"number": number, "seed": own_seed, "target": name, "command": arguments}
-            line |= {"fault": what, "code": ended.code, "error": ended.err.decode()[-400:]}
-            print(json.dumps(line), flush=True)
-    counts = {"cases": cases, "codes": dict(sorted(codes.items())), "faults": dict(faults)}
+            line = {**facts, "command": arguments, "fault": what, "code": ended.code}
+            print(json.dumps({**line, "error": ended.err.decode()[-400:]}), flush=True)
+    counts = {"cases": codes.total(), "codes": dict(sorted(codes.items())), "faults": dict(faults)}
     print(json.dumps({**counts, "most_mib": round(most), "longest_s": round(longest, 1)}))
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["--untyped"]:  # the control
+    seed, count, folder, *flags = sys.argv[1:]
+    if "--untyped" in flags:  # the control
         artifact.parse = lambda data, record: json.loads(data)
-    if sys.argv[4:] == ["--unchanged"]:  # shows that each command reads what is changed otherwise
+        artifact.Artifact.table = lambda self, name, record=dict: self.manifest.tables[name]
+        artifact.Artifact.input = lambda self, stage: self.manifest.inputs[stage]
+    if "--unchanged" in flags:  # shows that each command reads what is changed otherwise
         CODES = {0}
         TARGETS = {
             name: target._replace(mutate=lambda data, _: data) for name, target in TARGETS.items()
         }
         mutate_manifest = lambda *_: None  # noqa: E731
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    cases = cases_of_keys if "--keys" in flags else cases_of_files
+    main(int(seed), int(count), Path(folder), cases)

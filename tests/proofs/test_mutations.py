@@ -55,10 +55,27 @@ def test_the_same_commands_succeed_where_nothing_is_changed(tmp_path: Path, size
     assert set(first["codes"]) == set(second["codes"]) == {"0"}
 
 
-def test_without_typed_readers_such_files_are_unexpected_errors(
-    tmp_path: Path, figure: RecordFigure
+def test_a_manifest_without_a_key_or_with_another_type_is_one_error(
+    tmp_path: Path, size: Size, figure: RecordFigure
 ):
-    reports = serve(tmp_path, 100, "--untyped")
+    *faults, first, second = serve(tmp_path, size(60, 300, 2_000), "--keys")
+    for fault in faults:
+        print(json.dumps(fault))
+    what = "manifests that lack a key, or where it has another type"
+    cases = first["cases"] + second["cases"]
+    figure("G23", what, cases, bad=len(faults), seed=SEED)
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ((), "files with other contents, read without their types"),
+        (("--keys",), "manifests that lack a key, read without types"),
+    ],
+)
+def test_without_typed_readers_such_files_are_unexpected_errors(
+    tmp_path: Path, figure: RecordFigure, flags: tuple[str, ...], what: str
+):
+    reports = serve(tmp_path, 200, *flags, "--untyped")
     bad = [report for report in reports if report.get("fault", "").startswith("unexpected")]
-    what = "files with other contents, read without their types"
-    figure("G23", what, 100, bad=len(bad), seed=SEED, control=True)
+    figure("G23", what, 200, bad=len(bad), seed=SEED, control=True)

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import publish
+from tests.helpers import publish, seal
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.hashing import hash_file
-from tinygpt.records import SplitSize, Summary
+from tinygpt.records import SplitSize, Summary, TrainTable
 from tinygpt.store import Artifact, Store
 from tinygpt.store.metrics import evaluations, read_metrics
 from tinygpt.store.typed_json import parse
 
 SIZE = {"documents": 1, "tokens": 2, "bytes": 3}
+TRAIN = {"seed": 1, "optimizer": "adamw", "max_steps": 2, "batch_size": 1, "grad_accum_steps": 1}
 STEP: dict[str, Any] = {"kind": "step", "step": 1, "tokens": 32, "loss": 5.0}
 STEP |= {"learning_rate": 0.1, "grad_norm": 1.0, "chain": "0123456789abcdef"}
 EVAL: dict[str, Any] = {"kind": "eval", "step": 1, "tokens": 32, "val_loss": 5.0}
@@ -61,6 +62,7 @@ def test_a_number_that_is_not_finite_is_refused(number: str) -> None:
     [
         ("corpus", "`tinygpt run --until corpus --force` makes it again"),
         ("train", "`tinygpt run --until train --force` makes it again"),
+        ("experiment", "the `tinygpt run --vary` that made it makes it again with `--force`"),
     ],
 )
 def test_the_error_names_artifact_file_and_the_command_that_makes_it_again(
@@ -74,6 +76,34 @@ def test_the_error_names_artifact_file_and_the_command_that_makes_it_again(
     assert "`summary.json` is not what this version of tinygpt writes" in caught.value.message
     assert "`rows.0`" in caught.value.message
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (None, "`tables.train`: Input should be a valid dictionary"),
+        ({"seed": 1}, "`tables.train`: `optimizer`: field required"),
+        ({**TRAIN, "max_steps": "2"}, "`tables.train`: `max_steps`: input should be a valid int"),
+        ({**TRAIN, "max_steps": 0}, "`tables.train`: `max_steps`: input should be greater than"),
+    ],
+)
+def test_a_manifest_is_read_as_its_type_like_a_file(
+    tmp_path: Path, table: dict[str, Any] | None, problem: str
+) -> None:
+    artifact = publish(Store(tmp_path), "train", {})
+    seal(artifact.folder, tables={} if table is None else {"train": table})
+    with pytest.raises(CorruptArtifactError) as caught:
+        Artifact.load(artifact.folder).table("train", TrainTable)
+    assert "`manifest.json` is not what this version of tinygpt writes" in caught.value.message
+    assert problem in caught.value.message
+    seal(artifact.folder, tables={"train": TRAIN})
+    assert Artifact.load(artifact.folder).table("train", TrainTable) == TRAIN
+
+
+def test_an_input_that_a_manifest_lacks_is_named(tmp_path: Path) -> None:
+    artifact = publish(Store(tmp_path), "eval", {})
+    with pytest.raises(CorruptArtifactError, match="has no input of `train`"):
+        artifact.input("train")
 
 
 def metrics(tmp_path: Path, *rows: dict[str, Any] | bytes) -> Artifact:

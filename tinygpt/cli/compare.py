@@ -110,7 +110,7 @@ def _bits_per_byte(store: "Store", run: "Artifact") -> float | None:
     from tinygpt.records import EvalRecord
 
     for artifact in store.list("eval"):
-        if artifact.manifest.inputs["train"]["digest"] == run.digest:
+        if artifact.input("train")["digest"] == run.digest:
             evaluation = artifact.read_json("eval.json", EvalRecord)
             if evaluation["judged"] == "validation split":
                 return evaluation["bits_per_byte"]

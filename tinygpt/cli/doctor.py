@@ -69,7 +69,7 @@ def data_checks(store: "Store") -> "Iterator[Check]":
     for dataset in store.list("build-dataset")[:1]:
         if dataset.read_json("meta.json", DatasetMeta).get("holdout") == "end":
             return  # a document and its copy may be on different sides of the cut
-        tokenize = store.find("tokenize", dataset.manifest.inputs["tokenize"]["key"])
+        tokenize = store.find("tokenize", dataset.input("tokenize")["key"])
         if tokenize is not None:
             tokenizer = Tokenizer.from_bytes(tokenize.read("tokenizer.json"))
             train = read_tokens(dataset.open("train.bin"), tokenizer.vocab_size)

@@ -91,11 +91,15 @@ def _span(
 
 def _config_of_run(config: "Config", recorded: "Artifact", model_file: "ModelFile") -> "Config":
     """The configuration of a run, with [runtime] as it is here."""
-    tables = recorded.manifest.tables
-    train = {**tables["train"], "precision": model_file["precision"]}
-    return type(config).model_validate(
-        {"model": tables["model"], "train": train, "runtime": config.runtime}
-    )
+    from pydantic import ValidationError
+
+    train = {**recorded.table("train"), "precision": model_file["precision"]}
+    tables = {"model": recorded.table("model"), "train": train, "runtime": config.runtime}
+    try:
+        return type(config).model_validate(tables)
+    except ValidationError as error:
+        first = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise recorded.malformed("manifest.json", f"`{first}` is not as it was") from error
 
 
 def _inputs_of_run(

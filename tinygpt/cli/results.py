@@ -58,8 +58,16 @@ def artifact_record(artifact: "Artifact") -> dict[str, Any]:
 
 def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
     """What people know an artifact by; what only a damaged or missing file says is left out."""
-    from tinygpt.experiments.records import Plan
-    from tinygpt.records import CorpusMeta, DatasetMeta, EvalRecord, Summary, TokenizerStatistics
+    from tinygpt.experiments.records import FailureTable, Plan
+    from tinygpt.records import (
+        CorpusMeta,
+        DatasetMeta,
+        EvalRecord,
+        SampleTable,
+        Summary,
+        TokenizerStatistics,
+        TrainTable,
+    )
 
     made = artifact.manifest
     found: dict[str, Any] = {}
@@ -77,7 +85,7 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
                 dataset = artifact.read_json("meta.json", DatasetMeta)
                 found["train_tokens"] = dataset["train"]["tokens"]
             case "train":
-                found["steps"] = made.tables["train"]["max_steps"]
+                found["steps"] = artifact.table("train", TrainTable)["max_steps"]
                 found["preset"] = made.provenance.get("preset")
                 found["source"] = _source(store, artifact)
                 numbers = artifact.read_json("summary.json", Summary)["numbers"]
@@ -90,12 +98,12 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
                 found["perplexity"] = evaluation["perplexity"]
                 found["judged"] = evaluation["judged"]
             case "sample":
-                found["samples"] = made.tables["sample"]["num_samples"]
-                found["prompt"] = made.tables["sample"]["prompt"]
+                settings = artifact.table("sample", SampleTable)
+                found |= {"samples": settings["num_samples"], "prompt": settings["prompt"]}
             case "plan" | "experiment":
                 found["question"] = artifact.read_json("plan.json", Plan)["question"]
             case "failure":
-                found["question"] = made.tables["failure"]["cell"]
+                found["question"] = artifact.table("failure", FailureTable)["cell"]
             case "plot":
                 found["pictures"] = len(artifact.read_json("summary.json", Summary)["pictures"])
     if "train" in made.inputs:
@@ -106,9 +114,9 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
 def _source(store: "Store", artifact: "Artifact") -> str | None:
     """The source of the text from which a model was trained, if that is still in the store."""
     with suppress(ArtifactError, StorageError):
-        dataset = store.find("build-dataset", artifact.manifest.inputs["build-dataset"]["key"])
+        dataset = store.find("build-dataset", artifact.input("build-dataset")["key"])
         if dataset is not None:
-            corpus = store.find("corpus", dataset.manifest.inputs["corpus"]["key"])
+            corpus = store.find("corpus", dataset.input("corpus")["key"])
             return None if corpus is None else str(corpus.manifest.provenance["source"])
     return None
 

@@ -1,7 +1,6 @@
 """The answer of an experiment about runs that are there already."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from tinygpt.experiments.grid import RECORDED, Recipe, question_id
 from tinygpt.experiments.plan import differing_conditions, look_at
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.project import Project
+from tinygpt.records import ModelTable, TrainTable
 from tinygpt.store import Artifact, Store
 
 CONDITIONS = ("torch", "device", "threads", "cpu_capability", "precision", "compiled")
@@ -31,8 +31,15 @@ def compare_runs(
     Raises:
         UsageError: the runs do not differ in the key, or two have the same value and seed.
         MissingArtifactError: a run has no evaluation on its validation split.
+        CorruptArtifactError: a manifest lacks what is read of it.
     """
     store = project.store
+    for run in runs:
+        if run.is_imported:
+            raise UsageError(
+                f"nothing is known of the training of model {run.id}, which was imported",
+                hint="leave it out; `tinygpt compare ID ID` shows it beside others",
+            )
     recipes = [recipe_of_run(store, run) for run in runs]
     values: list[str] = []
     cells: list[Measured] = []
@@ -46,8 +53,7 @@ def compare_runs(
         value = spelled(found[key])
         if value not in values:
             values.append(value)
-        seed = found["train.seed"]
-        assert isinstance(seed, int)
+        seed = run.table("train", TrainTable)["seed"]
         if any(cell.arm == values.index(value) and cell.seed == seed for cell in cells):
             raise UsageError(
                 f"two runs have `{key}` = {value} and seed {seed}", hint="leave one of them out"
@@ -76,20 +82,23 @@ def plan_of_runs(
         recipes: of the runs.
     """
     by_value: dict[str, Recipe] = {}
-    for found in recipes:
-        by_value.setdefault(spelled(found[key]), found)
-    arms: list[ArmRecord] = [
-        {
-            "name": f"{key.partition('.')[2]}={value}",
-            "settings": {key: value},
-            "max_steps": int(str(found["train.max_steps"])),
-            "tokens": tokens(found),
-            "precision": str(runs[recipes.index(found)].manifest.provenance.get("precision")),
-            "step_seconds": None,
-            "recipe": {name: found[name] for name in sorted(found) if name != "train.seed"},
-        }
-        for value, found in by_value.items()
-    ]
+    arms: list[ArmRecord] = []
+    for run, found in zip(runs, recipes, strict=True):
+        value = spelled(found[key])
+        if value in by_value:
+            continue
+        by_value[value] = found
+        arms.append(
+            {
+                "name": f"{key.partition('.')[2]}={value}",
+                "settings": {key: value},
+                "max_steps": run.table("train", TrainTable)["max_steps"],
+                "tokens": tokens(run),
+                "precision": str(run.manifest.provenance.get("precision")),
+                "step_seconds": None,
+                "recipe": {name: found[name] for name in sorted(found) if name != "train.seed"},
+            }
+        )
     facts: Mapping[str, Any] = runs[0].manifest.provenance
     code = facts.get("code") or {}
     return {
@@ -97,7 +106,7 @@ def plan_of_runs(
         "question_id": question_id(list(by_value.values()), [key]),
         "varied": [key],
         "arms": arms,
-        "seeds": sorted({int(str(found["train.seed"])) for found in recipes}),
+        "seeds": sorted({run.table("train", TrainTable)["seed"] for run in runs}),
         "measure": MEASURE,
         "budget": "varied",
         "min_effect": min_effect,
@@ -138,10 +147,11 @@ def spelled(value: object) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False).strip('"')
 
 
-def tokens(found: Recipe) -> int:
+def tokens(run: Artifact) -> int:
     """Training tokens of a run."""
-    names = ("train.max_steps", "train.batch_size", "train.grad_accum_steps")
-    return math.prod(int(str(found[name])) for name in (*names, "model.context_length"))
+    train = run.table("train", TrainTable)
+    sequences = train["max_steps"] * train["batch_size"] * train["grad_accum_steps"]
+    return sequences * run.table("model", ModelTable)["context_length"]
 
 
 def recipe_of_run(store: Store, run: Artifact) -> Recipe:
@@ -159,9 +169,9 @@ def recipe_of_run(store: Store, run: Artifact) -> Recipe:
 def evaluation_of(store: Store, run: Artifact) -> Artifact:
     """The newest evaluation of a run on its validation split, by document."""
     for artifact in store.list("eval"):
-        is_of_run = artifact.manifest.inputs["train"]["digest"] == run.digest
-        tables = artifact.manifest.tables["eval"]
-        on_validation = tables["text"] is None and tables["split"] == "val"
+        is_of_run = artifact.input("train")["digest"] == run.digest
+        table = artifact.table("eval", dict[str, object])
+        on_validation = table.get("text") is None and table.get("split") == "val"
         if is_of_run and on_validation and "documents.jsonl" in artifact.names():
             return artifact
     raise MissingArtifactError(

@@ -8,7 +8,7 @@ from tinygpt.experiments.cells import Cell, Made
 from tinygpt.experiments.experiment import training_run, training_seconds
 from tinygpt.experiments.grid import RECORDED, Arm
 from tinygpt.project import Project
-from tinygpt.records import DatasetMeta
+from tinygpt.records import DatasetMeta, TrainTable
 from tinygpt.runs.pace import measure_seconds
 from tinygpt.store import Artifact
 
@@ -67,10 +67,10 @@ def of_cell(project: Project, arm: Arm) -> tuple[float, int, str] | None:
     train = arm.config.train
     dataset = ours.plan("build-dataset")["build-dataset"].artifact
     for run in project.store.list("train"):
-        made_from = run.manifest.inputs["build-dataset"]["digest"]
+        made_from = run.input("build-dataset")["digest"]
         same_data = dataset is None or made_from == dataset.digest
         if same_data and is_alike(run, arm) and (spent := training_seconds(run)):
-            steps = int(str(run.manifest.tables["train"]["max_steps"]))
+            steps = run.table("train", TrainTable)["max_steps"]
             whole = run.manifest.provenance.get("seconds")
             if isinstance(whole, int | float):
                 spent = max(spent, whole)  # evaluations included
@@ -87,9 +87,8 @@ def of_cell(project: Project, arm: Arm) -> tuple[float, int, str] | None:
 def is_alike(run: Artifact, arm: Arm) -> bool:
     """Whether a step of a run takes what one of the arm takes."""
     wanted = arm.config.model_dump(mode="json", by_alias=True)
-    tables = run.manifest.tables
-    same_model = tables["model"] == wanted["model"]
-    return same_model and _of_a_step(tables["train"]) == _of_a_step(wanted["train"])
+    same_model = run.table("model") == wanted["model"]
+    return same_model and _of_a_step(run.table("train")) == _of_a_step(wanted["train"])
 
 
 def _of_a_step(table: Mapping[str, object]) -> dict[str, object]:

@@ -3,6 +3,8 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +47,7 @@ from tinygpt.store.metrics import evaluations, read_metrics
 from tinygpt.store.stage_names import EXPERIMENT
 
 DATA = "build-dataset"  # the last stage before the cells
+MOST = 2**53  # nats, tokens or bytes of an evaluated text
 ROUNDS = 3  # in which the step times of all arms are measured in turn
 
 
@@ -133,7 +136,8 @@ def run_experiment(
         The artifact of the experiment, and whether it was there.
     """
     make_datasets(project, wanted.arms)
-    plan, arms, written = write_plan(project, wanted, lambda arms: measure_arms(project, arms))
+    of_arms = partial(measure_arms, project)
+    plan, arms, written = write_plan(project, wanted, of_arms, force=force)
     look = look_at(project.store, plan)
     on_plan(plan, look)
     finished = None if force else find_experiment(project.store, plan)
@@ -224,11 +228,8 @@ def measure_run(
     store: Store, train: Artifact, evaluation: Artifact, arm: int, seed: int
 ) -> Measured:
     """What a run reached on its validation split, with the last weights."""
-    rows = evaluation.read_rows("documents.jsonl", list[DocumentRow])
     record = evaluation.read_json("eval.json", EvalRecord)
-    made_from = train.manifest.inputs
-    dataset = store.find("build-dataset", made_from["build-dataset"]["key"])
-    columns = (np.array([row[name] for row in rows]) for name in Parts._fields)  # type: ignore[literal-required]
+    dataset = store.find("build-dataset", train.input("build-dataset")["key"])
     return Measured(
         arm,
         seed,
@@ -236,11 +237,27 @@ def measure_run(
         last_loss=None,
         train=train.id,
         seconds=training_seconds(train),
-        parts=Parts(*columns),
+        parts=read_parts(evaluation),
         unigram=record["baselines"].get("unigram", {"loss": math.inf})["loss"],
         unit=None if dataset is None else dataset.read_json("meta.json", DatasetMeta).get("unit"),
-        tokenizer=made_from["tokenize"]["digest"],
+        tokenizer=train.input("tokenize")["digest"],
     )
+
+
+def read_parts(evaluation: Artifact) -> Parts:
+    """The totals of each document of an evaluation.
+
+    Raises:
+        CorruptArtifactError: they are damaged, or do not fit together.
+    """
+    rows = evaluation.read_rows("documents.jsonl", list[DocumentRow])
+    columns = ([row[name] for row in rows] for name in Parts._fields)  # type: ignore[literal-required]
+    document, nats, tokens, text_bytes = columns
+    totals = (sum(nats), sum(tokens), sum(text_bytes))
+    in_order = all(after - before in (0, 1) for before, after in pairwise([-1, *document]))
+    if not in_order or not all(0 < total < MOST for total in totals):
+        raise evaluation.malformed("documents.jsonl", "its lines do not fit together")
+    return Parts(*map(np.array, (document, nats, tokens, text_bytes)))
 
 
 def training_seconds(train: Artifact) -> float | None:

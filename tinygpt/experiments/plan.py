@@ -6,14 +6,15 @@ be measured to make it are only in its content, so that who asks again gets the 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
 from tinygpt.config import Config
-from tinygpt.errors import UsageError
+from tinygpt.errors import CorruptArtifactError, UsageError
 from tinygpt.experiments.grid import STEPS, Arm, Recipe, fit_budget, question_id, recipe
-from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
+from tinygpt.experiments.records import MEASURE, ArmRecord, ExperimentTable, Plan
 from tinygpt.experiments.statistics import LEVELS, seeds_needed
 from tinygpt.hashing import Key, hash_json
 from tinygpt.lm.fast.precision import choose_device, choose_precision, prepare_cpu
@@ -117,7 +118,11 @@ def conditions(config: Config) -> dict[str, str]:
 
 
 def write_plan(
-    project: Project, wanted: Wanted, measure: Callable[[list[Arm]], list[float]]
+    project: Project,
+    wanted: Wanted,
+    measure: Callable[[list[Arm]], list[float]],
+    *,
+    force: bool = False,
 ) -> tuple[Plan, list[Arm], Artifact]:
     """The plan of what is asked for, as it was written before or is written now.
 
@@ -125,21 +130,40 @@ def write_plan(
         project: whose store has the datasets of all arms.
         wanted: what is asked for.
         measure: the seconds that a step of each arm takes, for budget "seconds".
+        force: write it again if what is there is something else.
     Returns:
         The plan, the arms with the steps of their budget, and the artifact of the plan.
+    Raises:
+        CorruptArtifactError: what is there is something else.
     """
     request = draft(project, wanted, wanted.arms, None)
     key = Key(hash_json("tinygpt.plan", VERSION, request))
     with project.store.lock(PLAN, key, timeout=project.config.runtime.lock_timeout):
-        artifact = project.store.find(PLAN, key)
-        if artifact is None:
-            seconds = measure(wanted.arms) if wanted.budget == "seconds" else None
-            arms = fit_budget(wanted.arms, wanted.budget, seconds or [])
-            plan = draft(project, wanted, arms, seconds)
-            artifact = publish(project.store, PLAN, key, {"plan.json": plan}, {}, plan_tables(plan))
-    written = artifact.read_json("plan.json", Plan)
-    measured = [arm["step_seconds"] or 0.0 for arm in written["arms"]]
-    return written, fit_budget(wanted.arms, wanted.budget, measured), artifact
+        with suppress(*([CorruptArtifactError] if force else [])):
+            artifact = project.store.find(PLAN, key)
+            if artifact is not None:
+                return *_read_plan(project, wanted, artifact), artifact
+        seconds = measure(wanted.arms) if wanted.budget == "seconds" else None
+        arms = fit_budget(wanted.arms, wanted.budget, seconds or [])
+        plan = draft(project, wanted, arms, seconds)
+        artifact = publish(project.store, PLAN, key, {"plan.json": plan}, {}, plan_tables(plan))
+    return *_read_plan(project, wanted, artifact), artifact
+
+
+def _read_plan(project: Project, wanted: Wanted, artifact: Artifact) -> tuple[Plan, list[Arm]]:
+    """A plan that was written, and its arms with the steps of their budget.
+
+    Raises:
+        CorruptArtifactError: it is not a plan of what is asked for.
+    """
+    plan = artifact.read_json("plan.json", Plan)
+    measured = [arm["step_seconds"] or 0.0 for arm in plan["arms"]]
+    seconds = measured if wanted.budget == "seconds" else None
+    if len(measured) == len(wanted.arms) and (seconds is None or min(seconds) > 0):
+        arms = fit_budget(wanted.arms, wanted.budget, measured)
+        if plan_hash(draft(project, wanted, arms, seconds)) == plan_hash(plan):
+            return plan, arms
+    raise artifact.malformed("plan.json", "it is the plan of something else")
 
 
 def draft(
@@ -214,7 +238,7 @@ def plan_tables(plan: Plan) -> dict[str, dict[str, object]]:
 def find_experiment(store: Store, plan: Plan) -> Artifact | None:
     """The finished experiment of a plan, checked; None if there is none."""
     for artifact in store.list(EXPERIMENT):
-        if artifact.manifest.tables["experiment"]["plan"] == plan_hash(plan):
+        if artifact.table("experiment", ExperimentTable)["plan"] == plan_hash(plan):
             artifact.check()
             return artifact
     return None
@@ -228,7 +252,7 @@ def look_at(store: Store, plan: Plan, cells: str = "") -> NthLook:
     """
     earlier = set()
     for artifact in reversed(store.list(EXPERIMENT)):
-        facts = artifact.manifest.tables["experiment"]
+        facts = artifact.table("experiment", ExperimentTable)
         if facts["plan"] == plan_hash(plan) or facts["cells"] == cells:
             break
         if facts["question"] == plan["question_id"] and facts["judged"]:

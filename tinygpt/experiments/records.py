@@ -159,6 +159,28 @@ class FailuresByValue(TypedDict):
     """By value but the first: McNemar's exact test of its cells against those of the first."""
 
 
+class ExperimentTable(TypedDict):
+    """What the manifest of an experiment says, so that looks are counted quickly."""
+
+    question: str
+    """See Plan.question_id."""
+    plan: str
+    """Hash of plan.json."""
+    cells: str
+    """Hash of those that were looked at."""
+    judged: bool
+    """See Result."""
+
+
+class FailureTable(TypedDict):
+    """What the manifest of a failed cell says."""
+
+    train: str
+    """Key that its model would have."""
+    cell: str
+    """In words."""
+
+
 class Result(TypedDict):
     """result.json."""
 

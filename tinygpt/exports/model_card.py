@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from tinygpt.exports.model import ModelToExport
 from tinygpt.lm.tokenizer import END_OF_TEXT
-from tinygpt.records import CorpusMeta, DatasetMeta, EvalRecord, ModelFile, ScoreRecord
+from tinygpt.records import CorpusMeta, DatasetMeta, DataTable, EvalRecord, ModelFile, ScoreRecord
 
 IMPORT = "import.json"
 HEAD = """\
@@ -71,7 +71,7 @@ def _data(model: ModelToExport) -> Iterator[str]:
         }[source["kind"]]
         yield f"- Source: {what}"
         yield f"- Size: {meta['documents']:,} documents, {meta['bytes']:,} bytes of text"
-        fingerprint = corpus.manifest.tables["data"]["source"]
+        fingerprint = corpus.table("data", DataTable)["source"]
         yield f"- Fingerprint of the source: `{fingerprint}`"
         yield f"- Digest of the documents: `{corpus.digest}`"
     if dataset is not None:

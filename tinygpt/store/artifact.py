@@ -23,8 +23,14 @@ from tinygpt.errors import CorruptArtifactError, StorageError
 from tinygpt.hashing import Digest, Key, hash_bytes, hash_json, hash_stream
 from tinygpt.records import CodeRecord
 from tinygpt.store.files import FileRecord, is_safe_name, open_beneath, refusals
-from tinygpt.store.stage_names import CHECKPOINT, IMPORT_STAGE, KEPT_STAGES, MODEL_STAGE
-from tinygpt.store.typed_json import Record, parse
+from tinygpt.store.stage_names import (
+    CHECKPOINT,
+    EXPERIMENT_STAGES,
+    IMPORT_STAGE,
+    KEPT_STAGES,
+    MODEL_STAGE,
+)
+from tinygpt.store.typed_json import Record, as_record, parse
 
 MANIFEST = "manifest.json"
 MODEL_FILES = ("config.json", "model.safetensors", "probe.safetensors", "tokenizer.json")
@@ -95,6 +101,8 @@ class DamageError(CorruptArtifactError):
             hint = f"copy `{file}` again from the store where the model was trained"
         elif stage == CHECKPOINT:
             hint = "`tinygpt train --resume` continues from the newest intact checkpoint"
+        elif kind == "malformed" and stage in EXPERIMENT_STAGES:
+            hint = "the `tinygpt run --vary` that made it makes it again with `--force`"
         elif kind == "malformed":
             hint = f"{rebuild} makes it again"
         elif stage == MODEL_STAGE:
@@ -267,6 +275,30 @@ class Artifact:
         It enters the keys of what is made from the artifact, because a stage may read those files.
         """
         return digest_without(self.digest, self.missing())
+
+    def input(self, stage: str) -> InputRecord:
+        """What the manifest says of an input.
+
+        Raises:
+            CorruptArtifactError: it has none of this stage.
+        """
+        if stage not in self.manifest.inputs:
+            raise self.malformed(MANIFEST, f"has no input of `{stage}`")
+        return self.manifest.inputs[stage]
+
+    def table(self, name: str, record: type[Record] = dict) -> Record:  # type: ignore[assignment]
+        """A table of the configuration that it was made with.
+
+        Args:
+            name: of the table.
+            record: see read_json.
+        Raises:
+            CorruptArtifactError: there is none, or it is of another type.
+        """
+        try:
+            return as_record(self.manifest.tables.get(name), record)
+        except ValueError as error:
+            raise self.malformed(MANIFEST, f"`tables.{name}`: {error}") from error
 
     def names(self) -> list[str]:
         """The names of its files, sorted."""

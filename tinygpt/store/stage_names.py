@@ -7,5 +7,6 @@ IMPORT_STAGE = "import"
 PLAN = "plan"
 EXPERIMENT = "experiment"
 FAILURE = "failure"
-KEPT_STAGES = (MODEL_STAGE, PLAN, EXPERIMENT, FAILURE)
+EXPERIMENT_STAGES = (PLAN, EXPERIMENT, FAILURE)
+KEPT_STAGES = (MODEL_STAGE, *EXPERIMENT_STAGES)
 """The stages of which `gc` keeps every artifact; forgotten experiments would be looked at again."""

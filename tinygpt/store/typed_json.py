@@ -17,15 +17,19 @@ def parse(data: bytes, record: type[Record]) -> Record:
         ValueError: it is not JSON, has another type, or a number in it is not finite. The text is
             one line.
     """
+    return as_record(from_json(data, allow_inf_nan=False), record)
+
+
+def as_record(value: object, record: type[Record]) -> Record:
+    """A value as a type; see `parse`."""
     try:
-        adapter = _adapter(record)  # type: ignore[arg-type]
-        value = adapter.validate_python(from_json(data, allow_inf_nan=False), strict=True)
-        json.dumps(value, allow_nan=False)  # 1e999 is infinite
+        checked = _adapter(record).validate_python(value, strict=True)  # type: ignore[arg-type]
+        json.dumps(checked, allow_nan=False)  # 1e999 is infinite
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"`{place}`: {first['msg'].lower()}" if place else first["msg"]) from None
-    return value  # type: ignore[no-any-return]
+    return checked  # type: ignore[no-any-return]
 
 
 @cache
