@@ -55,7 +55,8 @@ format: $(VENV)/.installed-test
 test-full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
 
-# Two processes side by side, or what PROOFS names in one
+# Two processes side by side that take about as long, or what PROOFS names in one
+OF_COMMANDS = $(filter-out %/test_power_cuts.py %/test_same_bytes.py,$(wildcard tests/proofs/test_*.py))
 ifdef PROOFS
 proof: $(VENV)/.installed-dev
 	$(PROOF) $(PROOFS)
@@ -65,10 +66,10 @@ proof: $(VENV)/.installed-dev
 endif
 
 proof-of-commands: $(VENV)/.installed-dev
-	$(PROOF) tests/proofs
+	$(PROOF) $(OF_COMMANDS)
 
 proof-of-parts: $(VENV)/.installed-dev
-	$(PROOF) --ignore=tests/proofs tests
+	$(PROOF) $(OF_COMMANDS:%=--ignore=%) tests
 
 proof-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"

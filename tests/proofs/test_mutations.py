@@ -58,7 +58,7 @@ def test_the_same_commands_succeed_where_nothing_is_changed(tmp_path: Path, size
 def test_a_manifest_without_a_key_or_with_another_type_is_one_error(
     tmp_path: Path, size: Size, figure: RecordFigure
 ):
-    *faults, first, second = serve(tmp_path, size(60, 300, 2_000), "--keys")
+    *faults, first, second = serve(tmp_path, size(60, 300, 1_000), "--keys")
     for fault in faults:
         print(json.dumps(fault))
     what = "manifests that lack a key, or where it has another type"
