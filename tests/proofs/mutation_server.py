@@ -47,6 +47,7 @@ HEADROOM = 8 << 30  # of address space: what asks for more is stopped before it 
 Case = tuple[dict[str, Any], list[str]]
 """What is said of a case that ends wrongly, and the command to run in the store made for it."""
 Cases = Callable[[int, Path, Random], Iterator[Case]]
+NOT_FINITE = re.compile(r"\b(nan|inf|NaN|Infinity)\b")  # as numbers are printed
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -322,7 +323,7 @@ def fault(ended: Ended) -> str | None:
         return f"code {ended.code}"
     if ended.code and "error: " not in text and ended.code not in (6, 75):
         return "no error line"
-    if ended.code == 0 and re.search(r"\b(nan|inf)\b", text + ended.out.decode(), re.IGNORECASE):
+    if ended.code == 0 and NOT_FINITE.search(text + ended.out.decode()):
         return "success with nan or inf"
     return None
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import Inputs, Notes, publish
+from tests.helpers import Inputs, Notes, publish, seal
 from tinygpt.config import Config, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
-from tinygpt.errors import InputError, UsageError
+from tinygpt.errors import CorruptArtifactError, InputError, UsageError
 from tinygpt.hashing import Key, hash_json
 from tinygpt.lm.init import init_weights
 from tinygpt.lm.model import GPT
@@ -214,6 +214,20 @@ def test_the_xray_adds_how_sure_the_model_was_of_each_token(
         keys = {"token", "probability", "entropy", "alternatives"}
         assert all(token.keys() == keys for token in tokens)
         assert all(len(token["alternatives"]) == 3 for token in tokens)
+
+
+def test_an_xray_of_tokens_that_the_vocabulary_lacks_is_refused(
+    store: Store, inputs: Inputs, tokenizer: Tokenizer
+) -> None:
+    artifact, _ = generate(store, inputs)
+    rows = artifact.read_rows("samples.jsonl")
+    for token_id, problem in ((tokenizer.vocab_size, "not in the vocabulary"), (-1, "token_ids.0")):
+        artifact.path("samples.jsonl").chmod(0o644)
+        artifact.path("samples.jsonl").write_text(json.dumps(rows[0] | {"token_ids": [token_id]}))
+        seal(artifact.folder)
+        changed = Artifact.load(artifact.folder)
+        with pytest.raises(CorruptArtifactError, match=problem):
+            list(stage.add_xray(changed, Config(), inputs))
 
 
 @pytest.mark.parametrize(

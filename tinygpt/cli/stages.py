@@ -2,7 +2,7 @@
 
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -242,13 +242,15 @@ def _generate(session: "Session", inputs: "Inputs", *, xray: bool) -> None:
     outcome = session.make("sample", inputs)
     if not as_json and (outcome.cached or not session.screen.stream):
         ui.say_output("\n\n".join(sample_texts(outcome.artifact)))
-    records: Iterable[dict[str, Any]] = ()
+    records: Iterable[Mapping[str, Any]] = ()
     if xray:
         from tinygpt.stages.sample import add_xray
 
         records = add_xray(outcome.artifact, session.config, inputs)
     elif as_json:
-        records = outcome.artifact.read_rows("samples.jsonl", list[dict[str, Any]])
+        from tinygpt.records import SampleRecord
+
+        records = outcome.artifact.read_rows("samples.jsonl", list[SampleRecord])
     say = partial(ui.say_json, indent=None) if as_json else ui.say_xray
     for record in records:
         say(record)

@@ -210,6 +210,8 @@ def add_xray(
     Args:
         samples: the artifact that `run` wrote for this configuration and these inputs.
         config, inputs: see run.
+    Raises:
+        CorruptArtifactError: a file of the artifacts is not what a stage writes.
     """
     trained = open_weights(inputs["train"], config.sample.weights)
     tokenizer = matching_tokenizer(inputs, trained.vocab_size)
@@ -221,11 +223,13 @@ def add_xray(
         text = tokenizer.token_bytes(token_id).decode("utf-8", "backslashreplace")
         return {"token": text or END_OF_TEXT, "probability": round(probability, 6)}
 
-    for record in samples.read_rows("samples.jsonl", list[dict[str, Any]]):
-        record["xray"] = []
+    for record in samples.read_rows("samples.jsonl", list[SampleRecord]):
+        if max(record["token_ids"], default=0) >= trained.vocab_size:
+            raise samples.malformed("samples.jsonl", "a token is not in the vocabulary")
+        described = []
         for token in xray(decoder, prompt, record["token_ids"]):
             entry = describe(token.token_id, token.probability)
             entry["entropy"] = round(token.entropy, 6)
             entry["alternatives"] = [describe(*other) for other in token.alternatives]
-            record["xray"].append(entry)
-        yield record
+            described.append(entry)
+        yield {**record, "xray": described}
