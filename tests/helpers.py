@@ -12,7 +12,7 @@ from tinygpt.pipeline import STAGES, Outcome, Runner, execute
 from tinygpt.progress import NO_LIMITS, Limits, Reporter, SilentReporter
 from tinygpt.stages import build_dataset, tokenize, train
 from tinygpt.store import Artifact, Store
-from tinygpt.store.artifact import MANIFEST
+from tinygpt.store.manifest import MANIFEST
 
 STORIES = [
     f"{name} saw a {thing}. {name} was {mood}. The {thing} was {color}."

@@ -23,7 +23,8 @@ from tinygpt.progress import Limits
 from tinygpt.project import Project
 from tinygpt.stages import tokenize
 from tinygpt.store import Artifact, ArtifactWriter, Store
-from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+from tinygpt.store.artifact import MODEL_FILES
+from tinygpt.store.manifest import MANIFEST
 from tinygpt.trained_models import describe_run, validation_perplexities
 
 

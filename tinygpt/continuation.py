@@ -11,7 +11,7 @@ from tinygpt.pipeline import STAGES, differences
 from tinygpt.progress import Reporter
 from tinygpt.records import TrainTable
 from tinygpt.store import Artifact, Store
-from tinygpt.store.artifact import Tables
+from tinygpt.store.manifest import Tables
 
 FREE = ("dropout", "weight_init")
 """Keys of [model] that may change, because they are no part of what the weights compute."""

@@ -19,7 +19,7 @@ from tinygpt.errors import ArtifactError, CorruptArtifactError, MissingArtifactE
 from tinygpt.hashing import Digest, Key, canonical_json
 from tinygpt.progress import Reporter
 from tinygpt.store import IMPORT_STAGE, Artifact, ArtifactWriter, Inputs, Manifest, Store
-from tinygpt.store.artifact import Tables, recipe_key
+from tinygpt.store.manifest import Tables, recipe_key
 
 
 class Stage(NamedTuple):

@@ -13,8 +13,6 @@
 | eval.json | EvalRecord | eval |
 | documents.jsonl, a line each | DocumentRow | eval |
 | samples.jsonl, a line each | SampleRecord | sample |
-
-Of the configuration in a manifest, the types ending in Table are what is read.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -147,12 +145,6 @@ class DatasetMeta(TypedDict):
     """See CorpusMeta."""
     label: NotRequired[str]
     """See SourceRecord."""
-
-
-class ModelTable(TypedDict):
-    """What is read of [model] in the manifest of a run."""
-
-    context_length: Annotated[Count, Ge(1)]
 
 
 class TrainTable(TypedDict):
@@ -351,20 +343,6 @@ class EvalRecord(TypedDict):
     baselines: dict[str, ScoreRecord]
     """uniform, unigram, bigram, trigram and the untrained model."""
     generation_metrics: GenerationQuality | None
-
-
-class DataTable(TypedDict):
-    """What is read of [data] in the manifest of a corpus."""
-
-    source: str
-    """Digest of what the source holds."""
-
-
-class SampleTable(TypedDict):
-    """What is read of [sample] in the manifest of samples."""
-
-    num_samples: Count
-    prompt: str | None
 
 
 class DocumentRow(TypedDict):

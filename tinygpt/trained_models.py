@@ -11,7 +11,8 @@ from pathlib import Path
 from tinygpt.errors import CorruptArtifactError, MissingArtifactError, UsageError
 from tinygpt.progress import duration
 from tinygpt.store import Artifact, Store
-from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+from tinygpt.store.artifact import MODEL_FILES
+from tinygpt.store.manifest import MANIFEST
 from tinygpt.store.metrics import evaluations, read_metrics
 from tinygpt.store.stage_names import CHECKPOINT, MODEL_STAGE
 

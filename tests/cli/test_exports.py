@@ -19,7 +19,8 @@ from tinygpt.exports import hugging_face
 from tinygpt.exports.target import MARKER
 from tinygpt.hashing import hash_bytes
 from tinygpt.store import Artifact, files
-from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+from tinygpt.store.artifact import MODEL_FILES
+from tinygpt.store.manifest import MANIFEST
 
 FILES = {
     *(MARKER, "README.md", "config.json", "generation_config.json"),

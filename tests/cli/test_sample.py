@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import environment
-from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+from tinygpt.store.artifact import MODEL_FILES
+from tinygpt.store.manifest import MANIFEST
 from tinygpt.ui import escape
 
 

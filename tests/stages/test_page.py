@@ -22,7 +22,8 @@ from tinygpt.pipeline import STAGES, stage_key
 from tinygpt.progress import Limits
 from tinygpt.stages import page
 from tinygpt.store import Artifact, Store
-from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+from tinygpt.store.artifact import MODEL_FILES
+from tinygpt.store.manifest import MANIFEST
 from tinygpt.trained_models import find_model
 
 Trained = tuple[Store, Inputs]

@@ -22,7 +22,7 @@ from tinygpt.errors import (
 from tinygpt.hashing import Key, hash_bytes, hash_json
 from tinygpt.progress import SilentReporter
 from tinygpt.store import Artifact, Store, upkeep
-from tinygpt.store.artifact import Manifest
+from tinygpt.store.manifest import Manifest
 from tinygpt.store.stage_names import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("fast")

@@ -43,8 +43,9 @@ from tinygpt.hashing import hash_json
 from tinygpt.pipeline import STAGES, check_recipe, execute
 from tinygpt.progress import Reporter, SilentReporter
 from tinygpt.store import Artifact, ArtifactWriter, Store, tar, upkeep
-from tinygpt.store.artifact import MODEL_FILES, Manifest, now, recipe_key
+from tinygpt.store.artifact import MODEL_FILES
 from tinygpt.store.files import Operation
+from tinygpt.store.manifest import Manifest, now, recipe_key
 from tinygpt.store.new_folder import NewFolder
 from tinygpt.store.pack import pack as pack_checked
 from tinygpt.store.stage_names import IMPORT_STAGE

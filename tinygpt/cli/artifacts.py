@@ -82,7 +82,8 @@ def _local_time(artifact: "Artifact") -> str:
 @with_options(*SHARED)
 def show(call: Call, *, artifact: Id) -> None:
     """Show how an artifact was made and what is in it."""
-    from tinygpt.store.artifact import MANIFEST, MODEL_FILES
+    from tinygpt.store.artifact import MODEL_FILES
+    from tinygpt.store.manifest import MANIFEST
     from tinygpt.store.stage_names import MODEL_STAGE
 
     found = call.store().resolve(artifact)

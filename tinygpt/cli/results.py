@@ -58,16 +58,9 @@ def artifact_record(artifact: "Artifact") -> dict[str, Any]:
 
 def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
     """What people know an artifact by; what only a damaged or missing file says is left out."""
+    from tinygpt import records
     from tinygpt.experiments.records import FailureTable, Plan
-    from tinygpt.records import (
-        CorpusMeta,
-        DatasetMeta,
-        EvalRecord,
-        SampleTable,
-        Summary,
-        TokenizerStatistics,
-        TrainTable,
-    )
+    from tinygpt.store.manifest import SampleTable
 
     made = artifact.manifest
     found: dict[str, Any] = {}
@@ -77,35 +70,39 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
         match artifact.stage:
             case "corpus":
                 found["source"] = made.provenance["source"]
-                found["documents"] = artifact.read_json("meta.json", CorpusMeta)["documents"]
+                found["documents"] = artifact.read_json("meta.json", records.CorpusMeta)[
+                    "documents"
+                ]
             case "tokenize":
-                statistics = artifact.read_json("statistics.json", TokenizerStatistics)
+                statistics = artifact.read_json("statistics.json", records.TokenizerStatistics)
                 found["vocab_size"] = statistics["vocab_size"]
             case "build-dataset":
-                dataset = artifact.read_json("meta.json", DatasetMeta)
+                dataset = artifact.read_json("meta.json", records.DatasetMeta)
                 found["train_tokens"] = dataset["train"]["tokens"]
             case "train":
-                found["steps"] = artifact.table("train", TrainTable)["max_steps"]
+                found["steps"] = artifact.table("train", records.TrainTable)["max_steps"]
                 found["preset"] = made.provenance.get("preset")
                 found["source"] = _source(store, artifact)
-                numbers = artifact.read_json("summary.json", Summary)["numbers"]
+                numbers = artifact.read_json("summary.json", records.Summary)["numbers"]
                 scores = {"perplexity": numbers["val_perplexity"]}
                 if numbers["best_step"] != numbers["steps"]:
                     scores["best_perplexity"] = math.exp(numbers["best_val_loss"])
                 found = scores | found
             case "eval":
-                evaluation = artifact.read_json("eval.json", EvalRecord)
+                evaluation = artifact.read_json("eval.json", records.EvalRecord)
                 found["perplexity"] = evaluation["perplexity"]
                 found["judged"] = evaluation["judged"]
             case "sample":
-                settings = artifact.table("sample", SampleTable)
-                found |= {"samples": settings["num_samples"], "prompt": settings["prompt"]}
+                found["samples"] = artifact.table("sample", SampleTable)["num_samples"]
+                found["prompt"] = artifact.table("sample", SampleTable)["prompt"]
             case "plan" | "experiment":
                 found["question"] = artifact.read_json("plan.json", Plan)["question"]
             case "failure":
                 found["question"] = artifact.table("failure", FailureTable)["cell"]
             case "plot":
-                found["pictures"] = len(artifact.read_json("summary.json", Summary)["pictures"])
+                found["pictures"] = len(
+                    artifact.read_json("summary.json", records.Summary)["pictures"]
+                )
     if "train" in made.inputs:
         found["model"] = made.inputs["train"]["key"][:12]
     return found

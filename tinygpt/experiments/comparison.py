@@ -11,8 +11,9 @@ from tinygpt.experiments.grid import RECORDED, Recipe, question_id
 from tinygpt.experiments.plan import differing_conditions, look_at
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.project import Project
-from tinygpt.records import ModelTable, TrainTable
+from tinygpt.records import TrainTable
 from tinygpt.store import Artifact, Store
+from tinygpt.store.manifest import ModelTable
 
 CONDITIONS = ("torch", "device", "threads", "cpu_capability", "precision", "compiled")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from tinygpt.exports.model import ModelToExport
 from tinygpt.lm.tokenizer import END_OF_TEXT
-from tinygpt.records import CorpusMeta, DatasetMeta, DataTable, EvalRecord, ModelFile, ScoreRecord
+from tinygpt.records import CorpusMeta, DatasetMeta, EvalRecord, ModelFile, ScoreRecord
+from tinygpt.store.manifest import DataTable
 
 IMPORT = "import.json"
 HEAD = """\

@@ -9,8 +9,8 @@ from typing import Any
 from tinygpt.errors import InputError, UsageError
 from tinygpt.hashing import Digest, Key, hash_json, hash_stream
 from tinygpt.store import Artifact, Manifest
-from tinygpt.store.artifact import now
 from tinygpt.store.files import FileRecord, entries, is_safe_name
+from tinygpt.store.manifest import now
 from tinygpt.store.stage_names import IMPORT_STAGE
 
 CONFIG = "config.json"

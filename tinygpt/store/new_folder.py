@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from tinygpt.errors import StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import MANIFEST, Manifest, now
 from tinygpt.store.files import FileRecord
+from tinygpt.store.manifest import MANIFEST, Manifest, now
 
 
 class NewFolder:

@@ -23,9 +23,10 @@ from tinygpt.errors import (
 )
 from tinygpt.hashing import Digest
 from tinygpt.store import files, tar
-from tinygpt.store.artifact import MANIFEST, Artifact, Manifest
+from tinygpt.store.artifact import Artifact
 from tinygpt.store.files import FileRecord
 from tinygpt.store.locks import OnWait
+from tinygpt.store.manifest import MANIFEST, Manifest
 from tinygpt.store.stage_names import IMPORT_STAGE, MODEL_STAGE
 from tinygpt.store.store import MARKER, Store, wait_silently
 from tinygpt.store.unpack import MAX_ARTIFACTS, check_hashes, inspect

@@ -26,19 +26,10 @@ from tinygpt.errors import (
 )
 from tinygpt.hashing import Key
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import (
-    ARTIFACT_ID,
-    ID_LENGTH,
-    STAGE_NAME,
-    Artifact,
-    InputRecord,
-    Inputs,
-    Manifest,
-    Tables,
-    now,
-)
+from tinygpt.store.artifact import ARTIFACT_ID, Artifact, Inputs
 from tinygpt.store.files import entries
 from tinygpt.store.locks import OnWait
+from tinygpt.store.manifest import ID_LENGTH, STAGE_NAME, InputRecord, Manifest, Tables, now
 from tinygpt.store.new_folder import NewFolder
 from tinygpt.store.unfinished import RUN_FOLDER, UnfinishedRun, drop, read_run
 from tinygpt.store.writer import ArtifactWriter

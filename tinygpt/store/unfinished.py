@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tinygpt.errors import ArtifactError, MissingArtifactError, StorageError
 from tinygpt.store import files
-from tinygpt.store.artifact import ID_LENGTH, Artifact, Manifest
+from tinygpt.store.artifact import Artifact
 from tinygpt.store.files import entries
+from tinygpt.store.manifest import ID_LENGTH, Manifest
 from tinygpt.store.new_folder import NewFolder
 from tinygpt.store.stage_names import CHECKPOINT
 

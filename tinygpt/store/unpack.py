@@ -15,15 +15,9 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from tinygpt.errors import CorruptArtifactError, MissingArtifactError, StorageError, UsageError
 from tinygpt.store import files, tar
-from tinygpt.store.artifact import (
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    Artifact,
-    Manifest,
-    digest_without,
-    recipe_key,
-)
+from tinygpt.store.artifact import MAX_MANIFEST_BYTES, Artifact
 from tinygpt.store.locks import OnWait
+from tinygpt.store.manifest import MANIFEST, Manifest, digest_without, recipe_key
 from tinygpt.store.new_folder import NewFolder
 from tinygpt.store.store import Store, wait_silently
 

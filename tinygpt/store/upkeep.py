@@ -14,19 +14,11 @@ from typing import NamedTuple
 from tinygpt.errors import ArtifactError, StorageError
 from tinygpt.hashing import Digest, hash_stream
 from tinygpt.store import files, locks
-from tinygpt.store.artifact import (
-    ARTIFACT_ID,
-    CHECKPOINT,
-    ID_LENGTH,
-    KEPT_STAGES,
-    MANIFEST,
-    MODEL_STAGE,
-    Artifact,
-    DamageError,
-    Manifest,
-)
+from tinygpt.store.artifact import ARTIFACT_ID, Artifact, DamageError
 from tinygpt.store.files import FileRecord, entries
 from tinygpt.store.locks import OnWait
+from tinygpt.store.manifest import ID_LENGTH, MANIFEST, Manifest
+from tinygpt.store.stage_names import CHECKPOINT, KEPT_STAGES, MODEL_STAGE
 from tinygpt.store.store import Store, wait_silently
 from tinygpt.store.unfinished import RUN_FOLDER
 
