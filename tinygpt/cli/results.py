@@ -70,9 +70,8 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
         match artifact.stage:
             case "corpus":
                 found["source"] = made.provenance["source"]
-                found["documents"] = artifact.read_json("meta.json", records.CorpusMeta)[
-                    "documents"
-                ]
+                corpus = artifact.read_json("meta.json", records.CorpusMeta)
+                found["documents"] = corpus["documents"]
             case "tokenize":
                 statistics = artifact.read_json("statistics.json", records.TokenizerStatistics)
                 found["vocab_size"] = statistics["vocab_size"]
@@ -100,9 +99,8 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
             case "failure":
                 found["question"] = artifact.table("failure", FailureTable)["cell"]
             case "plot":
-                found["pictures"] = len(
-                    artifact.read_json("summary.json", records.Summary)["pictures"]
-                )
+                summary = artifact.read_json("summary.json", records.Summary)
+                found["pictures"] = len(summary["pictures"])
     if "train" in made.inputs:
         found["model"] = made.inputs["train"]["key"][:12]
     return found
