@@ -17,11 +17,14 @@
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from annotated_types import Ge, Len, Lt
+from annotated_types import Ge, Gt, Len, Lt
 from typing_extensions import TypedDict  # pydantic cannot check that of Python 3.11
 
 Count = Annotated[int, Ge(0), Lt(2**63)]
 """A number that is not negative and fits into 64 bits."""
+
+Loss = Annotated[float, Gt(-1e40), Lt(1e40)]
+"""Nats; what fp32 cannot hold is no loss, and sums of what it can are finite."""
 
 PrecisionName = Literal["fp32", "bf16"]
 
@@ -46,15 +49,15 @@ class TrainingNumbers(TypedDict):
     passes: float
     """Over the training text: `tokens` divided by its length."""
     parameters: Count
-    train_loss: float
+    train_loss: Loss
     """Mean of the last 20 steps [nats per token]."""
-    val_loss: float
+    val_loss: Loss
     """Of the last weights [nats per token]."""
     val_perplexity: float
     """Of the last weights."""
     best_step: Count
     """Step of the lowest validation loss."""
-    best_val_loss: float
+    best_val_loss: Loss
 
 
 class SourceRecord(TypedDict):
@@ -198,7 +201,7 @@ class StepRow(TypedDict):
     step: Count
     tokens: Count
     """Training tokens seen so far."""
-    loss: float
+    loss: Loss
     """Mean cross-entropy of the global batch before the update [nats per token]."""
     learning_rate: float
     grad_norm: float
@@ -213,7 +216,7 @@ class EvalRow(TypedDict):
     kind: Literal["eval"]
     step: Count
     tokens: Count
-    val_loss: float
+    val_loss: Loss
     """Mean cross-entropy over the validation split [nats per token]."""
     val_perplexity: float
     best: bool
@@ -246,7 +249,7 @@ class RunState(TypedDict):
     """The rolling SHA-256; two runs agree up to the first step where it differs."""
     best_step: Count
     """Step of the lowest validation loss; 0 for none."""
-    best_loss: float
+    best_loss: Loss
     exact: bool
     """Every step so far ran in one environment, so that the run can be repeated bit for bit."""
     environment: dict[str, str]
@@ -259,7 +262,7 @@ class RunState(TypedDict):
 class ScoreRecord(TypedDict):
     """How well predictions fit a text."""
 
-    loss: float
+    loss: Loss
     """Mean cross-entropy [nats per token]."""
     perplexity: float
     bits_per_byte: float | None
@@ -329,7 +332,7 @@ class EvalRecord(TypedDict):
     left_out: NotRequired[Count]
     """Bytes of that text in no document: separators, blank lines between documents."""
     label: str | None
-    loss: float
+    loss: Loss
     perplexity: float
     bits_per_byte: float | None
     tokens: Count
@@ -353,7 +356,7 @@ class DocumentRow(TypedDict):
 
     document: Count
     """Its number in the evaluated text."""
-    nats: Annotated[float, Ge(0)]
+    nats: Loss
     """Total cross-entropy."""
     tokens: Count
     """Predicted; the first token of the text is not."""

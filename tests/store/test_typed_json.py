@@ -130,6 +130,8 @@ def test_metrics_are_steps_and_evaluations(tmp_path: Path) -> None:
         ([STEP, b"", EVAL], "expected value"),
         ([STEP, EVAL | {"kind": "other"}], "`1.StepRow"),
         ([STEP, EVAL | {"val_loss": None}], "`1."),
+        ([STEP | {"loss": -1e308}, EVAL], "`0.StepRow.loss`"),
+        ([STEP, EVAL | {"val_loss": 1e308}], "`1."),
         ([STEP, b"[]"], "`1."),
     ],
 )
