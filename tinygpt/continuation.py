@@ -9,9 +9,8 @@ from tinygpt.errors import ConfigError, MissingArtifactError, UsageError
 from tinygpt.hashing import Digest
 from tinygpt.pipeline import STAGES, differences
 from tinygpt.progress import Reporter
-from tinygpt.records import TrainTable
 from tinygpt.store import Artifact, Store
-from tinygpt.store.manifest import Tables
+from tinygpt.store.manifest import RunTable, Tables
 
 FREE = ("dropout", "weight_init")
 """Keys of [model] that may change, because they are no part of what the weights compute."""
@@ -121,7 +120,7 @@ def refuse_to_resume_another(
     for run in store.list("train"):
         if run.is_imported:
             continue
-        done = run.table("train", TrainTable)["max_steps"]
+        done = run.table("train", RunTable)["max_steps"]
         more = int(str(tables["train"]["max_steps"])) - done
         changes = differences(run.manifest, tables, inputs, version)
         if [change.split()[0] for change in changes] == ["train.max_steps"] and more > 0:

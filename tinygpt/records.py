@@ -155,9 +155,7 @@ class TrainTable(TypedDict):
 
     seed: Count
     optimizer: str
-    max_steps: Annotated[Count, Ge(1)]
-    batch_size: Annotated[Count, Ge(1)]
-    grad_accum_steps: Annotated[Count, Ge(1)]
+    max_steps: Count
 
 
 TrainTable.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]

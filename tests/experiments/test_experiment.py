@@ -149,6 +149,11 @@ def test_without_runs_steps_are_measured_and_without_a_dataset_nothing_is_known(
     assert left.source == "measured steps"
     assert left.seconds > 0
     assert grid.project.store.list("train") == []
+    imported = publish(grid.project.store, "train", {})
+    digests = {"key": "0" * 64, "digest": "0" * 64}
+    seal(imported.folder, inputs={"folder": {"stage": "import", **digests}})
+    left = estimate(grid.project, look_ahead(grid.project, wanted).cells)
+    assert left.source == "measured steps"  # nothing is known of the training of an imported model
 
 
 def test_the_plan_is_in_the_store_before_the_first_cell(grid, monkeypatch):

@@ -10,13 +10,14 @@ import pytest
 from tests.helpers import publish, seal
 from tinygpt.errors import CorruptArtifactError
 from tinygpt.hashing import hash_file
-from tinygpt.records import SplitSize, Summary, TrainTable
+from tinygpt.records import SplitSize, Summary
 from tinygpt.store import Artifact, Store
+from tinygpt.store.manifest import RunTable
 from tinygpt.store.metrics import evaluations, read_metrics
 from tinygpt.store.typed_json import parse
 
 SIZE = {"documents": 1, "tokens": 2, "bytes": 3}
-TRAIN = {"seed": 1, "optimizer": "adamw", "max_steps": 2, "batch_size": 1, "grad_accum_steps": 1}
+TRAIN = {"seed": 1, "max_steps": 2, "batch_size": 1, "grad_accum_steps": 1}
 STEP: dict[str, Any] = {"kind": "step", "step": 1, "tokens": 32, "loss": 5.0}
 STEP |= {"learning_rate": 0.1, "grad_norm": 1.0, "chain": "0123456789abcdef"}
 EVAL: dict[str, Any] = {"kind": "eval", "step": 1, "tokens": 32, "val_loss": 5.0}
@@ -82,7 +83,7 @@ def test_the_error_names_artifact_file_and_the_command_that_makes_it_again(
     ("table", "problem"),
     [
         (None, "`tables.train`: Input should be a valid dictionary"),
-        ({"seed": 1}, "`tables.train`: `optimizer`: field required"),
+        ({"seed": 1}, "`tables.train`: `max_steps`: field required"),
         ({**TRAIN, "max_steps": "2"}, "`tables.train`: `max_steps`: input should be a valid int"),
         ({**TRAIN, "max_steps": 0}, "`tables.train`: `max_steps`: input should be greater than"),
     ],
@@ -93,11 +94,11 @@ def test_a_manifest_is_read_as_its_type_like_a_file(
     artifact = publish(Store(tmp_path), "train", {})
     seal(artifact.folder, tables={} if table is None else {"train": table})
     with pytest.raises(CorruptArtifactError) as caught:
-        Artifact.load(artifact.folder).table("train", TrainTable)
+        Artifact.load(artifact.folder).table("train", RunTable)
     assert "`manifest.json` is not what this version of tinygpt writes" in caught.value.message
     assert problem in caught.value.message
     seal(artifact.folder, tables={"train": TRAIN})
-    assert Artifact.load(artifact.folder).table("train", TrainTable) == TRAIN
+    assert Artifact.load(artifact.folder).table("train", RunTable) == TRAIN
 
 
 def test_an_input_that_a_manifest_lacks_is_named(tmp_path: Path) -> None:

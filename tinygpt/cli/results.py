@@ -60,7 +60,7 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
     """What people know an artifact by; what only a damaged or missing file says is left out."""
     from tinygpt import records
     from tinygpt.experiments.records import FailureTable, Plan
-    from tinygpt.store.manifest import SampleTable
+    from tinygpt.store.manifest import RunTable, SampleTable
 
     made = artifact.manifest
     found: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def facts(store: "Store", artifact: "Artifact") -> dict[str, Any]:
                 dataset = artifact.read_json("meta.json", records.DatasetMeta)
                 found["train_tokens"] = dataset["train"]["tokens"]
             case "train":
-                found["steps"] = artifact.table("train", records.TrainTable)["max_steps"]
+                found["steps"] = artifact.table("train", RunTable)["max_steps"]
                 found["preset"] = made.provenance.get("preset")
                 found["source"] = _source(store, artifact)
                 numbers = artifact.read_json("summary.json", records.Summary)["numbers"]

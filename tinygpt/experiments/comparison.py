@@ -11,9 +11,8 @@ from tinygpt.experiments.grid import RECORDED, Recipe, question_id
 from tinygpt.experiments.plan import differing_conditions, look_at
 from tinygpt.experiments.records import MEASURE, ArmRecord, Plan
 from tinygpt.project import Project
-from tinygpt.records import TrainTable
 from tinygpt.store import Artifact, Store
-from tinygpt.store.manifest import ModelTable
+from tinygpt.store.manifest import ModelTable, RunTable
 
 CONDITIONS = ("torch", "device", "threads", "cpu_capability", "precision", "compiled")
 
@@ -54,7 +53,7 @@ def compare_runs(
         value = spelled(found[key])
         if value not in values:
             values.append(value)
-        seed = run.table("train", TrainTable)["seed"]
+        seed = run.table("train", RunTable)["seed"]
         if any(cell.arm == values.index(value) and cell.seed == seed for cell in cells):
             raise UsageError(
                 f"two runs have `{key}` = {value} and seed {seed}", hint="leave one of them out"
@@ -93,7 +92,7 @@ def plan_of_runs(
             {
                 "name": f"{key.partition('.')[2]}={value}",
                 "settings": {key: value},
-                "max_steps": run.table("train", TrainTable)["max_steps"],
+                "max_steps": run.table("train", RunTable)["max_steps"],
                 "tokens": tokens(run),
                 "precision": str(run.manifest.provenance.get("precision")),
                 "step_seconds": None,
@@ -107,7 +106,7 @@ def plan_of_runs(
         "question_id": question_id(list(by_value.values()), [key]),
         "varied": [key],
         "arms": arms,
-        "seeds": sorted({run.table("train", TrainTable)["seed"] for run in runs}),
+        "seeds": sorted({run.table("train", RunTable)["seed"] for run in runs}),
         "measure": MEASURE,
         "budget": "varied",
         "min_effect": min_effect,
@@ -150,7 +149,7 @@ def spelled(value: object) -> str:
 
 def tokens(run: Artifact) -> int:
     """Training tokens of a run."""
-    train = run.table("train", TrainTable)
+    train = run.table("train", RunTable)
     sequences = train["max_steps"] * train["batch_size"] * train["grad_accum_steps"]
     return sequences * run.table("model", ModelTable)["context_length"]
 

@@ -8,9 +8,10 @@ from tinygpt.experiments.cells import Cell, Made
 from tinygpt.experiments.experiment import training_run, training_seconds
 from tinygpt.experiments.grid import RECORDED, Arm
 from tinygpt.project import Project
-from tinygpt.records import DatasetMeta, TrainTable
+from tinygpt.records import DatasetMeta
 from tinygpt.runs.pace import measure_seconds
 from tinygpt.store import Artifact
+from tinygpt.store.manifest import RunTable
 
 SHORT = {key.partition(".")[2] for key in ("train.seed", "train.max_steps", *RECORDED)} | {
     "warmup_steps",
@@ -67,10 +68,12 @@ def of_cell(project: Project, arm: Arm) -> tuple[float, int, str] | None:
     train = arm.config.train
     dataset = ours.plan("build-dataset")["build-dataset"].artifact
     for run in project.store.list("train"):
+        if run.is_imported:
+            continue
         made_from = run.input("build-dataset")["digest"]
         same_data = dataset is None or made_from == dataset.digest
         if same_data and is_alike(run, arm) and (spent := training_seconds(run)):
-            steps = run.table("train", TrainTable)["max_steps"]
+            steps = run.table("train", RunTable)["max_steps"]
             whole = run.manifest.provenance.get("seconds")
             if isinstance(whole, int | float):
                 spent = max(spent, whole)  # evaluations included

@@ -67,6 +67,15 @@ class ModelTable(TypedDict):
     context_length: Annotated[Count, Ge(1)]
 
 
+class RunTable(TypedDict):
+    """What is read of [train] in the manifest of a run, which may be of an older version."""
+
+    max_steps: Annotated[Count, Ge(1)]
+    batch_size: Annotated[Count, Ge(1)]
+    grad_accum_steps: Annotated[Count, Ge(1)]
+    seed: Count
+
+
 class SampleTable(TypedDict):
     """What is read of [sample] in the manifest of samples."""
 
