@@ -79,6 +79,27 @@ def test_a_signal_that_a_callback_swallows_is_acted_on_after_it(tmp_path):
     assert "Exception ignored" not in done.stderr
 
 
+def test_a_signal_that_native_code_turns_into_its_own_error_is_still_a_signal(tmp_path):
+    """The control raises the same without a signal."""
+    code = """
+        import signal, sys
+        from pydantic_core import SchemaValidator
+        from tinygpt.cli.failures import exit_code
+        from tinygpt.cli.signals import Signals
+        class Interrupted:
+            def __repr__(self):
+                {interrupt}
+        def call():
+            SchemaValidator({{"type": "literal", "expected": [Interrupted()]}})
+        sys.exit(exit_code(call, [], Signals(), str))
+    """
+    done = python(code.format(interrupt="signal.raise_signal(signal.SIGTERM)"), tmp_path)
+    assert (done.returncode, done.stderr.partition(";")[0]) == (143, "stopped by SIGTERM")
+    without = python(code.format(interrupt="raise KeyboardInterrupt"), tmp_path)
+    assert without.returncode == 1
+    assert without.stderr.startswith("error: unexpected SchemaError: Error building")
+
+
 def test_other_errors_of_callbacks_are_still_shown(tmp_path):
     code = """
         import weakref

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RETRY_SECONDS = 0.02  # until a signal that came during an import is looked at again
@@ -31,11 +32,13 @@ class Signals:
     Attributes:
         received: the last signal, or None.
         noted: whether the first signal is only noted.
+        interrupted: whether `Stopped` was raised.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.noted = False
+        self.interrupted = False
         self._may_raise = False
         self._unraisable_hook = sys.unraisablehook
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
@@ -62,7 +65,7 @@ class Signals:
         try:
             self._may_raise = True
             if self.received is not None:
-                raise Stopped
+                self._interrupt()
             yield
         finally:
             self._may_raise = False
@@ -92,13 +95,17 @@ class Signals:
                 self._end(number)
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
         elif is_second or not self.noted:
-            raise Stopped
+            self._interrupt()
 
     def _retry(self, _: int, frame: FrameType | None) -> None:
         if _is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
         elif self._may_raise and not self.noted:
-            raise Stopped
+            self._interrupt()
+
+    def _interrupt(self) -> NoReturn:
+        self.interrupted = True
+        raise Stopped
 
     def _swallowed(self, error: "sys.UnraisableHookArgs") -> None:
         """A destructor or a weakref callback cannot be interrupted; what follows it can."""
