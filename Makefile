@@ -29,8 +29,8 @@ WANTED := pyproject.toml constraints.txt
 PROOF := $(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
   --record=docs/proof.json
 
-.PHONY: setup demo test check format test-full proof proof-of-commands proof-of-parts proof-lowest \
-  proof-interop mutants docs bench clean
+.PHONY: setup demo test check format test-full proof proof-of-mutations proof-of-commands \
+  proof-of-parts proof-lowest proof-interop mutants docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -55,21 +55,27 @@ format: $(VENV)/.installed-test
 test-full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
 
-# Two processes side by side that take about as long, or what PROOFS names in one
-OF_COMMANDS = $(filter-out %/test_power_cuts.py %/test_same_bytes.py,$(wildcard tests/proofs/test_*.py))
+# Three processes side by side that take about as long, or what PROOFS names in one
+MUTATIONS = tests/proofs/test_mutations.py
+OF_COMMANDS = $(filter-out $(MUTATIONS) %/test_power_cuts.py %/test_same_bytes.py,$(wildcard \
+  tests/proofs/test_*.py))
 ifdef PROOFS
 proof: $(VENV)/.installed-dev
 	$(PROOF) $(PROOFS)
 else
 proof: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 proof-of-commands proof-of-parts
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 proof-of-mutations proof-of-commands \
+	  proof-of-parts
 endif
+
+proof-of-mutations: $(VENV)/.installed-dev
+	$(PROOF) $(MUTATIONS)
 
 proof-of-commands: $(VENV)/.installed-dev
 	$(PROOF) $(OF_COMMANDS)
 
 proof-of-parts: $(VENV)/.installed-dev
-	$(PROOF) $(OF_COMMANDS:%=--ignore=%) tests
+	$(PROOF) $(patsubst %,--ignore=%,$(MUTATIONS) $(OF_COMMANDS)) tests
 
 proof-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"

@@ -50,7 +50,7 @@ def test_a_file_with_other_contents_and_right_hashes_is_one_error(
 
 
 def test_the_same_commands_succeed_where_nothing_is_changed(tmp_path: Path, size: Size):
-    *faults, first, second = serve(tmp_path, size(40, 100, 600), "--unchanged")
+    *faults, first, second = serve(tmp_path, size(40, 100, 300), "--unchanged")
     assert faults == []
     assert set(first["codes"]) == set(second["codes"]) == {"0"}
 

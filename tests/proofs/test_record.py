@@ -122,6 +122,7 @@ def test_nothing_recorded_has_failed_and_no_path_or_host_is_in_it():
 @pytest.mark.parametrize(
     ("target", "file"),
     [
+        ("proof-of-mutations", "proofs/test_mutations"),
         ("proof-of-commands", "proofs/test_signals"),
         ("proof-of-parts", "store/test_crashes"),
         ("proof-of-parts", "proofs/test_power_cuts"),

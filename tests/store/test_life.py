@@ -175,7 +175,7 @@ TestLife = Life.TestCase
 
 @pytest.mark.full
 def test_many_long_lives(size: Size, figure: RecordFigure) -> None:
-    lives, steps = size((50, 40), (200, 40), (1000, 50))
+    lives, steps = size((50, 40), (200, 40), (500, 50))
     many = settings(max_examples=lives, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(Life, settings=many)
     figure("G10", f"random lives of a store, of up to {steps} events each", lives)
