@@ -142,6 +142,23 @@ def test_anything_but_a_regular_file_is_found_without_waiting(
     figure("G5", "links, pipes and folders in place of files", len(every_file(corpus)))
 
 
+@pytest.mark.parametrize("kind", ["pipe", "larger"])
+def test_what_is_refused_does_not_stay_open(corpus: Artifact, kind: str) -> None:
+    """A process may look at thousands of damaged files."""
+    path = corpus.path("data.bin")
+    path.chmod(0o644)
+    if kind == "larger":
+        path.write_bytes(path.read_bytes() + b"x")
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(CorruptArtifactError) as caught:  # holds what the frames below hold
+        corpus.open("data.bin")
+    assert caught.tb is not None
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 @pytest.mark.parametrize("component", ["corpus", "corpus/{id}", "corpus/{id}/inner"])
 def test_a_link_at_any_component_of_a_path_is_refused(
     corpus: Artifact, tmp_path: Path, component: str

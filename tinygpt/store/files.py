@@ -278,5 +278,4 @@ def write_lock(fd: int, data: bytes) -> None:
     """Write into a lock file who holds it; errors are ignored, as only people read it."""
     with suppress(OSError):
         os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.write(fd, data)
+        os.pwrite(fd, data, 0)
