@@ -212,6 +212,15 @@ def test_a_stream_that_fails_leaves_its_file_out(out: ArtifactWriter) -> None:
     assert out.files == {}
 
 
+def test_a_copy_that_fails_leaves_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"bytes")
+    full_disk = FailAt(2, errno.ENOSPC)
+    with pytest.raises(StorageError), watched(full_disk):
+        files.copy_file(tmp_path, tmp_path / "source", tmp_path / "copy")
+    assert full_disk.failed_kind == "write"
+    assert not (tmp_path / "copy").exists()
+
+
 def test_streams_take_many_small_and_few_large_pieces(out: ArtifactWriter) -> None:
     data = bytes(range(256)) * 20_000
     with out.stream("small-pieces.bin") as stream:

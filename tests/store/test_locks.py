@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,22 @@ def test_the_lock_of_a_killed_holder_is_free_within_a_second_even_if_its_child_l
             end(process)
         assert lock.exists()
     figure("G9", "killed holders of a lock, half of them with a child that lives", kills)
+
+
+def test_a_forked_child_that_leaves_the_block_closes_nothing(lock: Path) -> None:
+    """The hook has closed its copy of the lock, whose number another file may have by then."""
+    holding = hold(lock)
+    holding.__enter__()
+    child = os.fork()
+    if child == 0:
+        ended = 1
+        with suppress(OSError):
+            holding.__exit__(None, None, None)
+            ended = 0
+        os._exit(ended)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert locks.is_held(lock)
+    holding.__exit__(None, None, None)
 
 
 def test_control_without_the_fork_hook_a_child_would_keep_the_lock(
