@@ -4,6 +4,7 @@ import doctest
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -27,6 +28,7 @@ from tests.document_checks import (
     stale_blocks,
     targets_that_do_not_exist,
 )
+from tests.test_dependencies import pinned
 from tinygpt.config.fields import FIELDS
 from tools import docs
 
@@ -95,7 +97,12 @@ tinygpt run --set train.max_steps=3 --dry-run  # shows what --length would do
 @pytest.mark.parametrize("check", BREAKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_document_passes_every_check(path, check):
-    assert check(path, path.read_text(encoding="utf-8")) == []
+    text = path.read_text(encoding="utf-8")
+    if check is stale_blocks and "<!-- help:start" in text:
+        printed_by = pinned("constraints.txt")["typer"]
+        if version("typer") != printed_by:
+            pytest.skip(f"{path.name} has the help as typer {printed_by} prints it")
+    assert check(path, text) == []
 
 
 @pytest.mark.parametrize(
