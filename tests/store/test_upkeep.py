@@ -269,6 +269,16 @@ def test_gc_keeps_what_an_unfinished_run_reads(full: Store) -> None:
     assert full.unfinished_runs()[0].step == 3
 
 
+def test_who_makes_an_artifact_again_removes_what_a_kill_left_of_it(full: Store) -> None:
+    """Nobody else can: its lock, by which others see that a process has ended, is held."""
+    corpus = full.list("corpus")[0]
+    left = full.partial / f"corpus-{corpus.id}.0123456789ab"
+    left.mkdir()
+    with full.lock("corpus", corpus.key):
+        full.fresh_folder("corpus", corpus.key)
+        assert not left.exists()
+
+
 def test_the_next_stage_that_runs_sweeps_what_a_kill_left_of_a_finished_run(
     full: Store, tmp_path: Path, figure: RecordFigure
 ) -> None:
