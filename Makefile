@@ -55,7 +55,7 @@ format: $(VENV)/.installed-test
 test-full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
 
-# Three processes side by side that take about as long, or what PROOFS names in one
+# Three processes side by side, or what PROOFS names in one
 MUTATIONS = tests/proofs/test_mutations.py
 OF_COMMANDS = $(filter-out $(MUTATIONS) %/test_power_cuts.py %/test_same_bytes.py,$(wildcard \
   tests/proofs/test_*.py))

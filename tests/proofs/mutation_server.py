@@ -39,6 +39,7 @@ from tinygpt import cli
 from tinygpt.experiments import experiment
 from tinygpt.hashing import hash_bytes, hash_json
 from tinygpt.store import Manifest, artifact
+from tinygpt.store.manifest import recipe_key
 
 OF_KEYS: Callable[[Any], bool] = lambda case: True  # noqa: E731 - which key cases are tried
 CODES = {0, 2, 3, 4, 5, 6, 8, 75}  # 1 is an unexpected failure, or the memory is full
@@ -91,7 +92,7 @@ def key(manifest: Manifest, inputs: Mapping[str, Mapping[str, Any]]) -> str:
         return manifest.key  # of what was asked for, which stands in no file
     if manifest.stage == "experiment":
         return hash_json("tinygpt.experiment", experiment.VERSION, manifest.tables, digests)
-    return hash_json("tinygpt.key", manifest.stage, manifest.version, manifest.tables, digests)
+    return recipe_key(manifest.stage, manifest.version, manifest.tables, digests)
 
 
 def reseal(store: Path, changed: Mapping[Path, str]) -> dict[Path, Path]:

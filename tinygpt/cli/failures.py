@@ -55,7 +55,7 @@ def exit_code(
         return 128 + signal.SIGPIPE  # the reader of stdout has closed it: end as a shell has it
     if "--debug" in arguments:
         traceback.print_exception(error)
-    # Native code that builds something, such as pydantic's, passes an interrupt on as an own error
+    # Native code, such as pydantic's, may turn an interrupt into an error of its own
     if signals.interrupted and not isinstance(error, TinygptError):
         error = KeyboardInterrupt()
     if isinstance(error, KeyboardInterrupt):
