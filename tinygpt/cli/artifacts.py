@@ -24,7 +24,7 @@ LOCK_TIMEOUT = 60.0  # seconds that `verify --repair` and `gc` wait for running 
 SHARED = ("store", "json", "debug")
 
 StageName = Annotated[
-    str | None, typer.Argument(metavar="[STAGE]", help="List only artifacts of this stage.")
+    str | None, typer.Argument(metavar="STAGE", help="List only artifacts of this stage.")
 ]
 Repair = Annotated[
     bool, typer.Option("--repair", help="Restore damaged files, or move them to the trash.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinygpt.store import Artifact, Store
 
 Runs = Annotated[
-    list[str], typer.Argument(metavar="ID ID ...", help="Trained models, by id prefix.")
+    list[str], typer.Argument(metavar="ID", help="Trained models, by id prefix.")
 ]
 Folder = Annotated[
     Path | None,

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="[DIR]", help="Where to write it; created if needed.")
+    Path, typer.Argument(metavar="DIR", help="Where to write it; created if needed.")
 ]
 Format = Annotated[Literal["toml", "yaml", "json"], typer.Option(help="How to write it.")]
 

@@ -148,7 +148,7 @@ def _usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
     hint = f"`{path} --help` lists the commands and flags"
     if suggestion:
         hint = f"did you mean `{path} {suggestion}?"
-    if hasattr(error, "param") and error.param.metavar in ("ID", "RUN", "ID ID ..."):
+    if hasattr(error, "param") and error.param.metavar in ("ID", "RUN"):
         hint = "`tinygpt artifacts ls` lists the ids"
     if text.startswith("Missing option"):
         meaning = error.param.help.rstrip(".")

@@ -21,7 +21,7 @@ NewPack = Annotated[
 Pack = Annotated[Path, typer.Argument(metavar="FILE", help="File that `artifacts pack` wrote.")]
 Ids = Annotated[
     list[str],
-    typer.Argument(metavar="ID ID ...", help="First digits of ids (at least 4), or STAGE/DIGITS."),
+    typer.Argument(metavar="ID", help="First digits of ids (at least 4), or STAGE/DIGITS."),
 ]
 WithoutText = Annotated[
     bool, typer.Option("--without-text", help="Leave out the training text and all that quotes it.")

@@ -61,7 +61,7 @@ TensorBoard = Annotated[
     ),
 ]
 
-Prompt = Annotated[str | None, typer.Argument(help="sample.prompt")]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="sample.prompt")]
 PromptFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help='File that holds the prompt; "-" for standard input.'),
