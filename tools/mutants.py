@@ -26,16 +26,17 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tinygpt"
+ORDER = "tests/store/test_order.py"
 PACK = "tests/store/test_pack.py"
 COPIES = "tests/test_project.py"  # among others, of models that are no longer in a store
 TYPED_JSON = "tests/store/test_typed_json.py"
 TESTS_OF = {
-    **dict.fromkeys(("store/pack.py", "store/tar.py", "store/unpack.py"), ((PACK,),)),
+    **dict.fromkeys(("store/pack.py", "store/tar.py", "store/unpack.py"), ((ORDER, PACK),)),
     **dict.fromkeys(("store/typed_json.py", "store/metrics.py"), ((TYPED_JSON,),)),
     "pipeline.py": (("tests/test_pipeline.py", "tests/store", "--ignore", PACK), (PACK,)),
 }
 OTHER_TESTS = (
-    ("tests/store/test_order.py", "tests/store/test_unfinished_runs.py"),
+    (ORDER, "tests/store/test_unfinished_runs.py"),
     ("tests/store", "--ignore", PACK, "--ignore", TYPED_JSON),
     (COPIES, PACK, TYPED_JSON),
 )

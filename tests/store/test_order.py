@@ -13,8 +13,11 @@ import pytest
 
 from tests.store.workload import Recorder, run_one, save_checkpoint, watched
 from tinygpt.hashing import Key, hash_json
+from tinygpt.pipeline import check_recipe
 from tinygpt.store import Store
 from tinygpt.store.files import Operation
+from tinygpt.store.pack import pack
+from tinygpt.store.unpack import unpack
 
 pytestmark = pytest.mark.usefixtures("fast")
 WHOLE_FILE = ("create", "write", "chmod", "fsync")
@@ -105,6 +108,17 @@ def test_everything_is_durable_before_an_artifact_is_visible(tmp_path: Path) -> 
     with watched(recorder):
         run_one(Store(tmp_path / "store"), "corpus", {})
     assert lines_of(recorder.log, tmp_path / "store") == PUBLICATION
+
+
+def test_everything_is_durable_before_an_unpacked_artifact_is_visible(tmp_path: Path) -> None:
+    corpus = run_one(Store(tmp_path / "store"), "corpus", {}).artifact
+    pack(Store(tmp_path / "store"), tmp_path / "corpus.tar", [corpus], check_recipe)
+    recorder = Recorder()
+    with watched(recorder):
+        unpack(Store(tmp_path / "other"), tmp_path / "corpus.tar", check_recipe)
+    first, made, after = PUBLICATION.partition("mkdir .partial/corpus")
+    assert lines_of(recorder.log, tmp_path / "other").endswith(made + after)
+    assert "rename" in first
 
 
 def test_everything_is_durable_before_a_checkpoint_replaces_another(tmp_path: Path) -> None:

@@ -307,6 +307,56 @@ def test_a_target_that_exists_or_lies_in_a_store_is_refused(full: Store, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "link", "mine"]
 
 
+def test_a_target_that_exists_is_refused_before_anything_is_read(
+    full: Store, tmp_path: Path
+) -> None:
+    (corpus,) = full.list("corpus")
+    overwrite(corpus.path("data.bin"), b"x" * 32)
+    with pytest.raises(UsageError, match="exists"):
+        pack(full, full.root, [corpus])
+
+
+def test_a_file_that_appears_while_it_is_packed_stays(full: Store, tmp_path: Path) -> None:
+    target = tmp_path / "x.tar"
+
+    def appear(operation: Operation) -> None:
+        target.write_text("mine")
+
+    with watched(appear), pytest.raises(UsageError, match="exists"):
+        pack(full, target, full.list("train"))
+    assert target.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "x.tar"]
+
+
+@pytest.mark.parametrize("wrong", [b"\0" * 32, b""], ids=["other bytes", "cut off"])
+def test_a_pack_that_cannot_be_read_back_is_an_error(
+    full: Store, tmp_path: Path, wrong: bytes
+) -> None:
+    """As if the disk kept other bytes than those that were written."""
+
+    def lose(operation: Operation) -> None:
+        if operation.kind == "rename" or not operation.path.name.startswith(".tinygpt-pack."):
+            return
+        if operation.kind == "fsync":
+            data = operation.path.read_bytes()
+            (name, content), *_ = members(data)
+            assert name.endswith("data.bin")
+            operation.path.write_bytes(data.replace(content, wrong))
+
+    with watched(lose), pytest.raises(CorruptArtifactError) as damaged:
+        pack(full, tmp_path / "x.tar", full.list("corpus"))
+    assert "make that artifact again" in str(damaged.value.hint)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(packed: Path) -> None:
+    with packed.open("rb") as stream:
+        entry, *_ = tar.read_entries(stream)
+        os.truncate(packed, entry.offset + entry.size - 1)
+        with pytest.raises(ValueError, match="it is cut off in"):
+            list(tar.pieces(stream, entry))
+
+
 def test_a_damaged_artifact_is_not_packed(full: Store, tmp_path: Path) -> None:
     (corpus,), (model,) = full.list("corpus"), full.list("train")
     overwrite(corpus.path("data.bin"), b"x" * 32)

@@ -61,6 +61,39 @@ def contents(root: Path) -> set[str]:
     }
 
 
+def test_a_file_is_restored_in_a_store_without_a_folder_for_unfinished_work(
+    full: Store, model: Artifact
+) -> None:
+    shutil.rmtree(full.partial)
+    model.path("tokenizer.json").unlink()
+    assert "restored from" in done(full)[0]
+    model.check()
+
+
+def test_an_artifact_returns_to_a_stage_whose_folder_is_gone(full: Store, model: Artifact) -> None:
+    (corpus,) = full.list("corpus")
+    corpus.folder.rename(model.folder.with_name(corpus.id))
+    corpus.folder.parent.rmdir()
+    assert done(full) == [f"renamed to `corpus/{corpus.id}`"]
+    assert full.list("corpus") == [corpus]
+
+
+def test_a_source_that_changes_after_it_was_found_restores_nothing(
+    full: Store, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.path("tokenizer.json").unlink()
+    copy_file = files.copy_file
+
+    def copy_changed(root: Path, source: Path, target: Path) -> object:
+        overwrite(source, bytes(source.stat().st_size))
+        return copy_file(root, source, target)
+
+    monkeypatch.setattr(files, "copy_file", copy_changed)
+    assert "moved to `.trash/`" in done(full)
+    assert not model.path("tokenizer.json").exists()
+    assert files.entries(full.partial) == []
+
+
 class TestModels:
     def test_a_damaged_snapshot_alone_goes_to_the_trash_and_the_model_can_be_used(
         self, full: Store, model: Artifact

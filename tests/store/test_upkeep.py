@@ -269,6 +269,14 @@ def test_gc_keeps_what_an_unfinished_run_reads(full: Store) -> None:
     assert full.unfinished_runs()[0].step == 3
 
 
+def test_an_equal_artifact_that_is_made_again_leaves_nothing(full: Store) -> None:
+    (corpus,) = full.list("corpus")
+    inode = corpus.folder.stat().st_ino
+    assert not run_one(full, "corpus", {}, force=True).cached
+    assert corpus.folder.stat().st_ino == inode
+    assert files.entries(full.partial) == []
+
+
 def test_who_makes_an_artifact_again_removes_what_a_kill_left_of_it(full: Store) -> None:
     """Nobody else can: its lock, by which others see that a process has ended, is held."""
     corpus = full.list("corpus")[0]
