@@ -26,11 +26,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   --constraint constraints.txt
 WANTED := pyproject.toml constraints.txt
-PROOF := $(BIN)/python -m pytest -v -m "(proof or proved) and not interop" --tier proof \
-  --record=docs/proof.json
+# Processes that take a file of tests at a time; tests/proofs/figures.py puts the longest ones first
+BY_FILE := --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 $(BY_FILE)
+PROOF := $(BIN)/python -m pytest -v --numprocesses 3 $(BY_FILE) \
+  -m "(proof or proved) and not interop" --tier proof --record=docs/proof.json
 
-.PHONY: setup demo test check format test-full proof proof-of-mutations proof-of-commands \
-  proof-of-parts proof-lowest proof-interop mutants docs bench clean
+.PHONY: setup demo test check format test-full proof proof-lowest proof-interop \
+  mutants docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tinygpt run --preset demo
@@ -39,7 +42,7 @@ setup: $(VENV)/.installed
 	@echo "Installed. Next: $(BIN)/tinygpt run --preset demo"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m "not full and not proof and not interop"
+	$(TESTS) -m "not full and not proof and not interop"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -53,29 +56,10 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 test-full: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "(full or sized) and not proof and not interop" --tier full
+	$(TESTS) -m "(full or sized) and not proof and not interop" --tier full
 
-# Three processes side by side, or what PROOFS names in one
-MUTATIONS = tests/proofs/test_mutations.py
-OF_COMMANDS = $(filter-out $(MUTATIONS) %/test_power_cuts.py %/test_same_bytes.py,$(wildcard \
-  tests/proofs/test_*.py))
-ifdef PROOFS
 proof: $(VENV)/.installed-dev
 	$(PROOF) $(PROOFS)
-else
-proof: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 proof-of-mutations proof-of-commands \
-	  proof-of-parts
-endif
-
-proof-of-mutations: $(VENV)/.installed-dev
-	$(PROOF) $(MUTATIONS)
-
-proof-of-commands: $(VENV)/.installed-dev
-	$(PROOF) $(OF_COMMANDS)
-
-proof-of-parts: $(VENV)/.installed-dev
-	$(PROOF) $(patsubst %,--ignore=%,$(MUTATIONS) $(OF_COMMANDS)) tests
 
 proof-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -q -m "not full and not proof and not interop"

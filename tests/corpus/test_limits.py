@@ -17,7 +17,7 @@ from tinygpt.progress import SilentReporter
 from tinygpt.stages import corpus
 from tinygpt.store import Store
 
-PACKED = gzip.compress(b'"Once"\n"upon"\n')
+PACKED = gzip.compress(b'"Once"\n"upon"\n', mtime=0)
 
 
 def test_documents_come_back_as_they_were() -> None:
@@ -31,12 +31,12 @@ def test_documents_come_back_as_they_were() -> None:
         PACKED[:-9],
         PACKED + b"junk",
         b'"Once"\n',
-        gzip.compress(b'"Once"\n\n"upon"\n'),
-        gzip.compress(b'"Once\n'),
-        gzip.compress(b'["Once"]\n'),
-        gzip.compress(b"3\n"),
-        gzip.compress(b'"\xff"\n'),
-        gzip.compress(b"[" * 200_000),
+        gzip.compress(b'"Once"\n\n"upon"\n', mtime=0),
+        gzip.compress(b'"Once\n', mtime=0),
+        gzip.compress(b'["Once"]\n', mtime=0),
+        gzip.compress(b"3\n", mtime=0),
+        gzip.compress(b'"\xff"\n', mtime=0),
+        gzip.compress(b"[" * 200_000, mtime=0),
         PACKED[:12] + b"\xff\xff" + PACKED[14:],
     ],
 )

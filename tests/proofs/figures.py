@@ -114,7 +114,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_one_of_several(config):
+        # What took longest begins first, so that no process works alone in the end
+        recorded = proofs.read().get("proof", {}).get("minutes", {})
+        items.sort(key=lambda item: -recorded.get(item.nodeid.partition("::")[0], 0))
     named = named_tests()
     for item in items:
         if item.path in named:
@@ -123,8 +127,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.sized)
 
 
+def is_one_of_several(config: pytest.Config) -> bool:
+    """Whether this is a process that pytest-xdist started, and that reports to another."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--record"):
+    if config.getoption("--record") and not is_one_of_several(config):
         config.pluginmanager.register(Recorder(config), "recorder of figures")
 
 
@@ -169,12 +178,6 @@ class Recorder:
         minutes = (time.monotonic() - self.began) / 60
         self.print(f"\n  {minutes:.0f} min  {found['guarantee']}  {proofs.phrase(found)}")
 
-    def forget(self, file: str) -> None:
-        """Leave out a file of which only some tests ran."""
-        del self.tests[file]
-        del self.seconds[file]
-        self.figures = [found for found in self.figures if not found["test"].startswith(file)]
-
     def print(self, text: str) -> None:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         reporter.write_line(text)
@@ -182,12 +185,9 @@ class Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(self, exitstatus: pytest.ExitCode) -> Iterator[None]:
         yield
-        is_whole = not self.config.getoption("-k") and "::" not in "".join(self.config.args)
-        if exitstatus == pytest.ExitCode.INTERRUPTED and self.tests:
-            self.forget(list(self.tests)[-1])
-        elif exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            is_whole = False
-        if not is_whole or not self.tests:
+        is_part = self.config.getoption("-k") or "::" in "".join(self.config.args)
+        is_ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if is_part or not is_ended or not self.tests:
             self.print("Not all tests of some files ran: nothing is recorded.")
             return
         scratch = self.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]

@@ -122,10 +122,8 @@ def test_nothing_recorded_has_failed_and_no_path_or_host_is_in_it():
 @pytest.mark.parametrize(
     ("target", "file"),
     [
-        ("proof-of-mutations", "proofs/test_mutations"),
-        ("proof-of-commands", "proofs/test_signals"),
-        ("proof-of-parts", "store/test_crashes"),
-        ("proof-of-parts", "proofs/test_power_cuts"),
+        ("proof", "proofs/test_mutations"),
+        ("proof", "store/test_crashes"),
         ("test-full", "store/test_crashes"),
     ],
 )
@@ -144,3 +142,15 @@ def test_make_calls_pytest_in_a_way_that_finds_its_tests(target, file):
     found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert file in found.stdout
+
+
+@pytest.mark.full
+def test_the_figures_of_tests_in_several_processes_are_recorded(tmp_path):
+    files = ["tests/store/test_unfinished_runs.py", "tests/store/test_upkeep.py"]
+    record = f"--record={tmp_path / 'proof.json'}"
+    line = [sys.executable, "-m", "pytest", "-q", "--numprocesses=2", "--dist=loadfile", record]
+    done = subprocess.run([*line, *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    recorded = proofs.read(tmp_path / "proof.json")["proof"]
+    assert sorted(recorded["tests"]) == files
+    assert {found["test"].partition("::")[0] for found in recorded["figures"]} == set(files)
