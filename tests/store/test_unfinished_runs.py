@@ -71,6 +71,17 @@ def test_a_checkpoint_replaces_those_of_the_same_and_later_steps(tmp_path: Path)
     assert faults(Store(tmp_path)) == []
 
 
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.write_side_file("snapshot-1", b"one")
+    (run.folder / ".new.0123456789ab").mkdir()
+    (run.folder / "kept" / ".snapshot-2.0123456789ab").write_bytes(b"tw")
+    save_checkpoint(run, 1)
+    left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*")}
+    assert {name for name in left if "/." in f"/{name}"} == set()
+    assert "kept/snapshot-1" in left
+
+
 def rotate(root: Path, rotations: int, saved: list[int]) -> None:
     """Save so many checkpoints, of which one or two are kept; `saved` receives each step."""
     run = begin(root)
