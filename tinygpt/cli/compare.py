@@ -15,9 +15,7 @@ from tinygpt.errors import UsageError
 if TYPE_CHECKING:
     from tinygpt.store import Artifact, Store
 
-Runs = Annotated[
-    list[str], typer.Argument(metavar="ID", help="Trained models, by id prefix.")
-]
+Runs = Annotated[list[str], typer.Argument(metavar="ID", help="Trained models, by id prefix.")]
 Folder = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder for compare.png, instead of latest/ in the store."),
