@@ -23,7 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-for _name in [name for name in os.environ if name.startswith("TINYGPT_")]:
+for _name in [name for name in os.environ if name.startswith(("TINYGPT_", "COLUMNS"))]:
     del os.environ[_name]
 
 settings.register_profile("tinygpt", deadline=None, print_blob=True)

@@ -29,6 +29,7 @@ PACKAGE = ROOT / "tinygpt"
 ORDER = "tests/store/test_order.py"
 PACK = "tests/store/test_pack.py"
 COPIES = "tests/test_project.py"  # among others, of models that are no longer in a store
+SIGNALS = "tests/cli/test_signals.py"
 TYPED_JSON = "tests/store/test_typed_json.py"
 TESTS_OF = {
     **dict.fromkeys(("store/pack.py", "store/tar.py", "store/unpack.py"), ((ORDER, PACK),)),
@@ -38,7 +39,7 @@ TESTS_OF = {
 OTHER_TESTS = (
     (ORDER, "tests/store/test_unfinished_runs.py"),
     ("tests/store", "--ignore", PACK, "--ignore", TYPED_JSON),
-    (COPIES, PACK, TYPED_JSON),
+    (COPIES, PACK, TYPED_JSON, SIGNALS),
 )
 """The first notice most in a moment; the last, which import torch or test packs, take longest."""
 TIERS = {

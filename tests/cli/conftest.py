@@ -84,11 +84,11 @@ def tinygpt(tmp_path, monkeypatch, capsys) -> Callable[..., Result]:
     return call
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def project(tmp_path_factory) -> tuple[Path, Result]:
     """A folder where `tinygpt run` has run, and what it printed.
 
-    Tests may add artifacts, but never change these.
+    Tests may add artifacts, which others of their file see, but never change these.
     """
     folder = tmp_path_factory.mktemp("project")
     (folder / "tinygpt.toml").write_text(CONFIG)

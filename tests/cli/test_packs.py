@@ -120,7 +120,7 @@ def test_an_unfinished_run_is_not_packed(tinygpt, tmp_path):
         (["pack", "{there}", "{id}"], 2, "there.tar` exists", "choose another name"),
         (["pack", "no folder/x.tar", "{id}"], 8, "no such file", "choose another place"),
         (["pack", "x.tar", "ffffffff"], 3, "there is no artifact `ffffffff`", "artifacts ls"),
-        (["pack", "x.tar"], 2, "missing argument `ID ID ...`", "artifacts ls"),
+        (["pack", "x.tar"], 2, "missing argument `ID`", "artifacts ls"),
         (["unpack", "nowhere.tar"], 3, "there is no file `nowhere.tar`", "check its name"),
         (["unpack", "{there}"], 3, "does not begin a file of a plain tar file", "copy it again"),
         (["unpack", "."], 2, "`.` is a folder and not a pack", "`tinygpt artifacts pack` wrote"),

@@ -190,7 +190,8 @@ class Store:
     def put(self, out: NewFolder, manifest: Manifest) -> Artifact:
         """Give a folder whose files are durable, its manifest included, its place; see `publish`.
 
-        The caller holds the lock of the key, and discards afterwards what did not get a place.
+        The caller holds the lock of the key, and discards `out` afterwards in any case: a signal
+        may interrupt what is discarded here.
         """
         final = self.folder(manifest.stage, manifest.key)
         files.make_folder(final.parent)
@@ -198,6 +199,7 @@ class Store:
         if os.path.lexists(final):
             existing = self._load_if_equal(final, manifest)
             if existing:
+                out.discard()
                 return existing
             replaced = files.set_aside(final, self.trash, f"{manifest.stage}-{final.name}")
         try:
