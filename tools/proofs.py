@@ -149,8 +149,8 @@ def setting(sections: Mapping[str, Section]) -> str:
         minutes = sum(section["minutes"].values())
         here = ", ".join(f"{key} {value}" for key, value in section["environment"].items())
         said.append(
-            f"`{command}`: {passed:,} tests passed and {skipped:,} were skipped. Their times, some "
-            f"side by side, add up to {minutes:.0f} minutes, with {here}."
+            f"`{command}`: {passed:,} tests passed and {skipped:,} were skipped. Their times add "
+            f"up to {minutes:.0f} minutes, with {here}."
         )
     return " ".join(said) or "Nothing is recorded yet; `make proof` records it."
 

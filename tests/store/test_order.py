@@ -116,9 +116,8 @@ def test_everything_is_durable_before_an_unpacked_artifact_is_visible(tmp_path: 
     recorder = Recorder()
     with watched(recorder):
         unpack(Store(tmp_path / "other"), tmp_path / "corpus.tar", check_recipe)
-    first, made, after = PUBLICATION.partition("mkdir .partial/corpus")
-    assert lines_of(recorder.log, tmp_path / "other").endswith(made + after)
-    assert "rename" in first
+    begin = PUBLICATION.index("mkdir .partial/corpus")
+    assert lines_of(recorder.log, tmp_path / "other").endswith(PUBLICATION[begin:])
 
 
 def test_everything_is_durable_before_a_checkpoint_replaces_another(tmp_path: Path) -> None:
